@@ -1,0 +1,78 @@
+"""RunConfig: composes the stations' configs into everything a training run needs."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from raysys.component import FrozenConfig, OneOf, name_as_kind
+from raysys.evaluation.protocol import EvaluationConfig
+from raysys.model.adapt import ADAPTS, Full
+from raysys.model.recommender import ModelConfig
+from raysys.optimizer import OptimizerConfig
+from raysys.tasks import TASKS
+from raysys.weighting import WEIGHTINGS, FixedWeighting
+
+TasksConfig = dict[str, Annotated[FrozenConfig, OneOf(TASKS)]]
+
+
+class EarlyStopping(FrozenConfig):
+    """Stops when a validation metric no longer improves; the best epoch's weights are kept in any case."""
+
+    metric: str | None = None
+    """Name of a validation metric, as in the report; by default the first task's own (next_item.ndcg@10)."""
+    patience: int = Field(3, ge=1)
+    """Evaluations without improvement before training stops."""
+
+
+class TrainingConfig(FrozenConfig):
+    """The training loop."""
+
+    epochs: int = Field(10, ge=1)
+    """Most passes over the training users."""
+    batch_size: int = Field(128, ge=1)
+    """Users per step, over all workers."""
+    num_workers: int = Field(1, ge=1)
+    """Ray Train workers; 1 trains in this process."""
+    gpu: bool = False
+    """Whether every worker takes a GPU."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of each worker's torch; by default all cores, shared evenly."""
+    evaluate_every: int = Field(1, ge=1)
+    """Epochs between validations."""
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; one is written after every epoch in any case."""
+    max_failures: int = Field(3, ge=0)
+    """Restarts from the last checkpoint when workers die."""
+
+
+class RunConfig(FrozenConfig):
+    """A training run, pretraining and fine-tuning alike."""
+
+    project: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the dataset, its runs and its aliases."""
+    root: str = "store"
+    """Directory under which datasets, runs, aliases and studies live."""
+    plugins: tuple[str, ...] = ()
+    """Modules to import first: they may add tasks, backbones, ... to the registries."""
+    dataset: str | None = None
+    """Dataset directory; by default the project's own."""
+    start_from: str | None = None
+    """Run whose weights to start from: a directory, a run id or project@alias."""
+    adapt: Annotated[FrozenConfig, OneOf(ADAPTS)] = Full.Config()
+    """Which parameters train."""
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    tasks: Annotated[TasksConfig, BeforeValidator(name_as_kind)] = Field(
+        {"next_item": {}}, min_length=1, validate_default=True
+    )
+    """Tasks by name; a task's kind is its name unless it says `kind:`."""
+    weighting: Annotated[FrozenConfig, OneOf(WEIGHTINGS)] = FixedWeighting.Config()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def part_of(registry: dict[str, Any], config: Any) -> Any:
+    """Return the class in a registry that a config belongs to."""
+    return registry[config.kind]

@@ -1,0 +1,1 @@
+"""The data station: logs become a dataset directory of memory-mapped shards, and shards become batches."""

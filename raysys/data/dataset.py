@@ -1,0 +1,138 @@
+"""A dataset directory: versions side by side, each whole when its manifest is there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raysys.data.catalog import Catalog
+from raysys.data.files import read_arrow, write_bytes
+from raysys.data.schema import Split
+from raysys.data.vocabulary import Vocabulary
+from raysys.errors import UserError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class Manifest(BaseModel):
+    """What a dataset version holds. It is written last: a version without it does not exist."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    project: str
+    version: str
+    fingerprint: str
+    """sha256 over the shards, vocabulary and catalog: equal fingerprints are equal datasets."""
+    num_users: int
+    num_items: int
+    num_events: int
+    events_by_split: dict[str, int]
+    event_names: tuple[str, ...]
+    history: tuple[str, ...]
+    labels: tuple[str, ...]
+    label_means: dict[str, float]
+    """Mean of each label over training events."""
+    shards: tuple[str, ...]
+    time_range: tuple[int, int] | None
+    """First and last event, ms; null where the logs have no times."""
+    rows: int
+    kept: int
+    rejected: dict[str, int]
+    config: dict
+    """The resolved ingest config."""
+
+
+class Dataset:
+    """One version of a dataset, opened for reading."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @staticmethod
+    def open(path: str | Path) -> "Dataset":
+        """Open a dataset directory (its newest whole version) or one version inside it.
+
+        Raises:
+            UserError: there is no dataset, or this raysys cannot read it.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"{path}: no such dataset; make one with `raysys ingest CONFIG` (-o {path})")
+        whole = path if (path / MANIFEST).is_file() else next(iter(reversed(versions(path))), None)
+        if whole is None:
+            raise UserError(f"{path}: not a dataset (no {MANIFEST}); make one with `raysys ingest CONFIG -o {path}`")
+        try:
+            node = json.loads((whole / MANIFEST).read_text())
+            manifest = Manifest.model_validate(node)
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise UserError(f"{whole / MANIFEST}: not a manifest of raysys: {str(error).splitlines()[0]}") from None
+        if manifest.schema_version != SCHEMA_VERSION:
+            raise UserError(
+                f"{whole}: written with dataset schema {manifest.schema_version}, this raysys reads "
+                f"{SCHEMA_VERSION}; run `raysys ingest` again"
+            )
+        return Dataset(whole, manifest)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The item vocabulary."""
+        return Vocabulary.load(self.path / "vocabulary.arrow")
+
+    @property
+    def catalog(self) -> Catalog:
+        """The item catalog."""
+        return Catalog.load(self.path / "catalog.arrow")
+
+    @property
+    def rows(self) -> pa.Table:
+        """Event and token counts per user (ROWS), in shard order."""
+        return read_arrow(self.path / "rows.arrow")
+
+    @property
+    def shard_paths(self) -> list[Path]:
+        """The shards, in their order."""
+        return [self.path / "shards" / name for name in self.manifest.shards]
+
+    def rows_with_targets(self, split: Split) -> np.ndarray:
+        """Return the rows (i64, ascending) of users with at least one event of the split."""
+        name = {Split.TRAIN: "train", Split.VALID: "valid", Split.TEST: "test"}[split]
+        return np.flatnonzero(self.rows[f"{name}_events"].to_numpy() > 0)
+
+
+def versions(path: Path) -> list[Path]:
+    """Return the whole versions of a dataset directory, oldest first."""
+    return sorted(found.parent for found in path.glob(f"v[0-9]*/{MANIFEST}"))
+
+
+def new_version(path: Path) -> Path:
+    """Make an empty directory for the next version; what an interrupted ingestion left is removed.
+
+    Raises:
+        UserError: the path exists and is something else than a dataset directory.
+    """
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not list(path.glob("v[0-9]*")))):
+        raise UserError(f"-o {path}: exists and is not a dataset directory; give another path")
+    whole = versions(path)
+    for old in path.glob("v[0-9]*"):
+        if old not in whole:
+            shutil.rmtree(old)
+    number = 1 + max((int(old.name[1:]) for old in whole), default=0)
+    fresh = path / f"v{number:04d}"
+    fresh.mkdir(parents=True)
+    return fresh
+
+
+def commit(version: Path, manifest: Manifest) -> Dataset:
+    """Write the manifest, which makes the version visible; an unchanged dataset keeps its older version."""
+    earlier = versions(version.parent)
+    if earlier and Dataset.open(earlier[-1]).manifest.fingerprint == manifest.fingerprint:
+        shutil.rmtree(version)
+        return Dataset.open(earlier[-1])
+    write_bytes(manifest.model_dump_json(indent=1).encode(), version / MANIFEST)
+    return Dataset(version, manifest)

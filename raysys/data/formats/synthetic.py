@@ -1,0 +1,121 @@
+"""Generated logs with planted structure, so that the best possible answer is known: for tests, scale and demos.
+
+Every user has a taste (a block of items). The next item is the planted successor of the last one with probability
+`order`; otherwise a popular item of the taste. So `order` bounds hit rate at 1 from above, and ratings say how well
+an item fits the taste. The retail tables are one funnel: what is clicked was shown, what is bought was in the cart.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from raysys.data.formats.source import MALFORMED, EventFormat, Piece, RawEvents, SourceConfig
+from raysys.data.schema import LABEL_PREFIX
+
+_USERS_PER_PIECE = 20_000
+_START = 1_700_000_000_000  # ms
+_DAY = 86_400_000
+Table = Literal["interaction", "impression", "click", "cart", "purchase"]
+_KEEP = {"interaction": 1.0, "impression": 1.0, "click": 1.0, "cart": 0.3, "purchase": 0.15}
+
+
+class Synthetic(EventFormat):
+    """Users with tastes walking along planted successions of items."""
+
+    class Config(SourceConfig):
+        """A generated log; the same settings give the same log, in pieces of 20,000 users."""
+
+        format: Literal["synthetic"] = "synthetic"
+        path: str = ""
+        num_users: int = Field(1000, ge=1)
+        num_items: int = Field(200, ge=4)
+        num_tastes: int = Field(8, ge=1)
+        events_per_user: int = Field(20, ge=3)
+        """Mean of a geometric length, at least 3."""
+        order: float = Field(0.8, ge=0, le=1)
+        """Probability that the planted successor comes next; 0 plants no order at all."""
+        days: int = Field(30, ge=1)
+        table: Table = "interaction"
+        """Which table of the funnel; `interaction` is a plain log with ratings."""
+        seed: int = 0
+
+    config: Config
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Interactions carry a rating."""
+        return ("rating",) if self.config.table == "interaction" else ()
+
+    def pieces(self) -> list[Piece]:
+        """One piece per 20,000 users."""
+        count = -(-self.config.num_users // _USERS_PER_PIECE)
+        return [Piece(f"synthetic:{self.config.seed}", index, index) for index in range(count)]
+
+    def read(self, piece: Piece) -> Iterator[RawEvents]:
+        """Generate the users of a piece."""
+        config = self.config
+        generator = np.random.default_rng([config.seed, piece.group])
+        first = piece.group * _USERS_PER_PIECE
+        num_users = min(_USERS_PER_PIECE, config.num_users - first)
+        lengths = 3 + generator.geometric(1 / max(config.events_per_user - 2, 1), num_users) - 1
+        users = np.repeat(np.arange(num_users), lengths)
+        tastes = generator.integers(config.num_tastes, size=num_users)
+        items = self._walk(generator, lengths, tastes)
+        offsets = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        share = (np.arange(len(users)) - offsets + generator.random(len(users))) / np.repeat(lengths, lengths)
+        times = _START + (share * config.days * _DAY).astype(np.int64)
+        stars = np.where(self.taste_of(items) == tastes[users], 4.5, 2.5) + generator.normal(0, 0.5, len(users))
+        keep = generator.random(len(users)) < _KEEP[config.table]
+        if config.table == "purchase":  # bought from the cart, some minutes later
+            keep &= np.random.default_rng([config.seed, piece.group, 1]).random(len(users)) < _KEEP["cart"]
+            times = times + 600_000
+        yield RawEvents(self._table(users + first, items, times, stars, keep), MALFORMED.empty_table())
+
+    def items(self) -> pa.Table | None:
+        """Titles that tell the taste, so that recommendations can be read."""
+        ids = np.arange(self.config.num_items)
+        titles = [f"Item {i} of taste {taste}" for i, taste in zip(ids, self.taste_of(ids), strict=True)]
+        return pa.table({"item_id": [f"i{i}" for i in ids], "title": titles})
+
+    def successor(self, items: np.ndarray) -> np.ndarray:
+        """Return the planted next item: the known best answer."""
+        size = self._block()
+        base = np.minimum(items // size, self.config.num_tastes - 1) * size
+        return np.minimum(base + (items - base + 1) % size, self.config.num_items - 1)
+
+    def taste_of(self, items: np.ndarray) -> np.ndarray:
+        """Return the taste whose block an item lies in."""
+        return np.minimum(items // self._block(), self.config.num_tastes - 1)
+
+    def _block(self) -> int:
+        return max(self.config.num_items // self.config.num_tastes, 1)
+
+    def _walk(self, generator: np.random.Generator, lengths: np.ndarray, tastes: np.ndarray) -> np.ndarray:
+        size, longest = self._block(), int(lengths.max())
+        walks = np.zeros((len(lengths), longest), dtype=np.int64)
+        for step in range(longest):  # vectorised over users
+            popular = tastes * size + np.minimum(generator.geometric(4 / size, len(lengths)) - 1, size - 1)
+            planted = generator.random(len(lengths)) < self.config.order
+            walks[:, step] = np.where(planted & (step > 0), self.successor(walks[:, step - 1]), popular)
+        return walks[np.arange(longest) < lengths[:, None]]
+
+    def _table(
+        self, users: np.ndarray, items: np.ndarray, times: np.ndarray, stars: np.ndarray, keep: np.ndarray
+    ) -> pa.Table:
+        rows = np.flatnonzero(keep)
+        columns = {
+            "user_id": pa.array(np.char.add("u", users[rows].astype(str))),
+            "item_id": pa.array(np.char.add("i", items[rows].astype(str))),
+            "event": pa.repeat(pa.scalar(self._event()), len(rows)),
+            "timestamp": pa.array(times[rows]),
+        }
+        if self.labels:
+            columns[LABEL_PREFIX + "rating"] = pa.array(np.clip(stars[rows], 1, 5).astype(np.float32))
+        return pa.table({**columns, "row": pa.array(rows + 1)})
+
+    def _event(self) -> str:
+        named = "event" in self.config.model_fields_set or self.config.table == "interaction"
+        return self.config.event if named else self.config.table

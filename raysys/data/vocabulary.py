@@ -1,0 +1,68 @@
+"""item_id <-> index. Order is (first time in training, item_id), so any order of files gives the same indices."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysys.data.files import read_arrow, write_arrow
+from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN
+
+
+class Vocabulary:
+    """The items of the training period. Index 0 pads, index 1 stands for every other item."""
+
+    def __init__(self, item_ids: pa.Array) -> None:
+        self.item_ids = item_ids  # [V - 2] string, in index order
+        self._index: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        """Number of indices, PAD and UNKNOWN included: the rows of an item table."""
+        return len(self.item_ids) + FIRST_ITEM
+
+    @property
+    def num_items(self) -> int:
+        """Number of real items."""
+        return len(self.item_ids)
+
+    def encode(self, item_ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Return i32 indices; ids that training never saw become UNKNOWN."""
+        found = pc.index_in(item_ids, self.item_ids)
+        shifted = pc.fill_null(pc.add(found, FIRST_ITEM), UNKNOWN)
+        return shifted.combine_chunks() if isinstance(shifted, pa.ChunkedArray) else shifted
+
+    def lookup(self, item_id: str) -> int:
+        """Return the index of one item id, UNKNOWN where it has none; constant time, for requests."""
+        if self._index is None:
+            self._index = {name: place + FIRST_ITEM for place, name in enumerate(self.item_ids.to_pylist())}
+        return self._index.get(item_id, UNKNOWN)
+
+    def decode(self, indices: np.ndarray) -> pa.Array:
+        """Return the item ids of real-item indices (any shape is flattened).
+
+        Raises:
+            ValueError: an index is PAD, UNKNOWN or beyond the vocabulary.
+        """
+        flat = np.asarray(indices).reshape(-1)
+        if len(flat) and (flat.min() <= max(PAD, UNKNOWN) or flat.max() >= len(self)):
+            raise ValueError(f"indices from {FIRST_ITEM} to {len(self) - 1} name items, not {flat.min()}..{flat.max()}")
+        return self.item_ids.take(pa.array(flat - FIRST_ITEM))
+
+    def save(self, path: Path) -> None:
+        """Write the item ids as an Arrow file."""
+        write_arrow(pa.table({"item_id": self.item_ids}), path)
+
+    @staticmethod
+    def load(path: Path) -> "Vocabulary":
+        """Map the file that `save` wrote."""
+        return Vocabulary(read_arrow(path)["item_id"].combine_chunks())
+
+
+def merge_items(parts: list[pa.Table]) -> pa.Table:
+    """Add up (item_id, first_time, count) tables of disjoint users and sort them into vocabulary order."""
+    table = pa.concat_tables(parts)
+    merged = table.group_by("item_id").aggregate([("first_time", "min"), ("count", "sum")])
+    merged = merged.rename_columns({"first_time_min": "first_time", "count_sum": "count"})
+    order = pc.sort_indices(merged, sort_keys=[("first_time", "ascending"), ("item_id", "ascending")])
+    return merged.take(order).select(["item_id", "first_time", "count"]).combine_chunks()

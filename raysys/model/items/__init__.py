@@ -1,0 +1,6 @@
+"""Item encoders. To add one: write `items/x.py` with a class derived from ItemEncoder, and add its line here."""
+
+from raysys.model.items.encoder import ItemEncoder
+from raysys.model.items.id import IdEmbedding
+
+ITEM_ENCODERS: dict[str, type[ItemEncoder]] = {"id": IdEmbedding}

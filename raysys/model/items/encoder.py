@@ -1,0 +1,28 @@
+"""The contract of an item encoder: ids in, vectors out."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from raysys.component import FrozenConfig
+
+
+class ItemEncoder(nn.Module):
+    """Maps item indices to vectors: forward(i64[*]) -> f32[*, D]. PAD may map to anything: it is never a target."""
+
+    Config: ClassVar[type[FrozenConfig]]
+
+    def __init__(self, config: FrozenConfig, vocabulary_size: int, width: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+
+    @abstractmethod
+    def forward(self, items: Tensor) -> Tensor:
+        """Return f32[*, D]."""
+
+    def table(self) -> Tensor:
+        """Return the vectors of the whole vocabulary [V, D]."""
+        device = next(self.parameters()).device
+        return self(torch.arange(self.vocabulary_size, device=device))

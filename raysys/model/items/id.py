@@ -1,0 +1,33 @@
+"""One learned vector per item."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysys.component import FrozenConfig
+from raysys.data.schema import PAD
+from raysys.model.items.encoder import ItemEncoder
+
+
+class IdEmbedding(ItemEncoder):
+    """A table of vectors, learned from nothing but the logs."""
+
+    class Config(FrozenConfig):
+        """Learned item vectors."""
+
+        kind: Literal["id"] = "id"
+
+    def __init__(self, config: Config, vocabulary_size: int, width: int) -> None:
+        super().__init__(config, vocabulary_size, width)
+        self.embedding = nn.Embedding(vocabulary_size, width)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.embedding.weight.data[PAD].zero_()
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Look the vectors up."""
+        return F.embedding(items, self.embedding.weight)
+
+    def table(self) -> Tensor:
+        """Return the weight itself: no copy."""
+        return self.embedding.weight

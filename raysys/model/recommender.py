@@ -1,0 +1,112 @@
+"""Items + backbone = Recommender: histories in, states out. Tasks read the states; this file knows no task.
+
+Legend of shapes, here and wherever tensors carry a suffix:
+    B  users in the batch     L  history positions     C  targets per user     D  width
+    N  flat rows              V  vocabulary (PAD and UNKNOWN included)          K  recommendations
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from raysys.component import FrozenConfig, OneOf, name_as_kind
+from raysys.data.batches import History
+from raysys.data.schema import FIRST_ITEM
+from raysys.model.backbones import BACKBONES
+from raysys.model.items import ITEM_ENCODERS, ItemEncoder
+
+ItemsConfig = dict[str, Annotated[FrozenConfig, OneOf(ITEM_ENCODERS)]]
+BackboneConfig = Annotated[FrozenConfig, OneOf(BACKBONES)]
+
+
+class ModelConfig(FrozenConfig):
+    """The shared model under all tasks."""
+
+    width: int = Field(64, ge=1)
+    """D: size of item vectors and states."""
+    max_length: int = Field(50, ge=1)
+    """L: how many of the newest history events a state may know."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Of the input and inside the backbone's residual branches."""
+    items: Annotated[ItemsConfig, BeforeValidator(name_as_kind)] = Field(
+        {"id": {}}, min_length=1, validate_default=True
+    )
+    """Item encoders by name; their vectors are added up."""
+    backbone: BackboneConfig = Field({"kind": "sasrec"}, validate_default=True)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """States of a batch, and the only way from a target to a state."""
+
+    states_BLD: Tensor
+    start_D: Tensor
+    """Learned state of a user with no history."""
+    items: "ItemTower"
+
+    def state_before(self, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
+        """Return states [B, C, D] at the anchors of targets, -1 giving the start state; [N, D] of the valid ones only.
+
+        With `valid_BC`, rows come in the order of `valid_BC.nonzero()` and nothing is computed for the others.
+        """
+        if valid_BC is None:
+            rows = torch.arange(len(anchor_BC), device=anchor_BC.device).unsqueeze(1).expand_as(anchor_BC)
+            anchors = anchor_BC
+        else:
+            rows, columns = valid_BC.nonzero(as_tuple=True)
+            anchors = anchor_BC[rows, columns]
+        states = self.states_BLD[rows, anchors.clamp(min=0)]
+        return torch.where((anchors >= 0).unsqueeze(-1), states, self.start_D)
+
+
+class ItemTower(nn.Module):
+    """Item encoders fused by sum: index -> vector."""
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        encoders: dict[str, ItemEncoder] = {
+            name: ITEM_ENCODERS[_kind(part)](part, vocabulary_size, config.width) for name, part in config.items.items()
+        }
+        self.encoders = nn.ModuleDict(encoders)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return f32[*, D] for i64[*]."""
+        first, *others = (encoder(items) for encoder in self.encoders.values())
+        return sum(others, start=first)
+
+    def table(self) -> Tensor:
+        """Return the vectors of all real items [V - 2, D]; row i is item i + 2."""
+        first, *others = (encoder.table() for encoder in self.encoders.values())  # type: ignore[operator]
+        return sum(others, start=first)[FIRST_ITEM:]
+
+
+class Recommender(nn.Module):
+    """Encodes histories into states."""
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
+        super().__init__()
+        self.items = ItemTower(config, vocabulary_size)
+        self.backbone = BACKBONES[_kind(config.backbone)](
+            config.backbone, config.width, config.max_length, config.dropout
+        )
+        self.start_D = nn.Parameter(torch.randn(config.width) * 0.02)
+
+    def forward(self, history: History) -> Encoded:
+        """Return the states after each token, [B, L, D]."""
+        x_BLD = self.items(history.items_BL)
+        states_BLD = self.backbone(x_BLD, history.times_BL, history.mask_BL)
+        return Encoded(states_BLD, self.start_D, self.items)
+
+
+def _kind(config: Any) -> str:
+    return config.kind
+
+
+def parts_of(config: ModelConfig) -> Mapping[str, str]:
+    """Tell which parts a model is made of, for summaries."""
+    return {"items": "+".join(_kind(part) for part in config.items.values()), "backbone": _kind(config.backbone)}
