@@ -26,7 +26,6 @@ REQUIREMENTS: dict[str, list[str]] = {
         "numpy==1.26.4",
         "pandas==2.3.3",
         "scipy==1.17.1",
-        "setuptools<81",  # lightning 2.5 imports pkg_resources
     ],
 }
 SCRIPTS = Path(__file__).parent / "peer_scripts"

@@ -37,6 +37,8 @@ class OneOf:
 
     registry: Mapping[str, type]
     tag: str = "kind"
+    default: str | None = None
+    """The kind of a node that names none."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         serialize = core_schema.plain_serializer_function_ser_schema(
@@ -55,7 +57,7 @@ class OneOf:
             return value
         if not isinstance(value, Mapping):
             raise _error(f"a mapping with `{self.tag}:` is expected, not {value!r}; {self._allowed()}")
-        kind = value.get(self.tag)
+        kind = value.get(self.tag, self.default)
         if kind is None:
             raise _error(f"`{self.tag}:` is missing; {self._allowed()}")
         if kind not in self.registry:

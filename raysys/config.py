@@ -59,7 +59,7 @@ class RunConfig(FrozenConfig):
     """Dataset directory; by default the project's own."""
     start_from: str | None = None
     """Run whose weights to start from: a directory, a run id or project@alias."""
-    adapt: Annotated[FrozenConfig, OneOf(ADAPTS)] = Full.Config()
+    adapt: Annotated[FrozenConfig, OneOf(ADAPTS, default="full")] = Full.Config()
     """Which parameters train."""
     seed: int = 0
     model: ModelConfig = ModelConfig()
@@ -67,7 +67,7 @@ class RunConfig(FrozenConfig):
         {"next_item": {}}, min_length=1, validate_default=True
     )
     """Tasks by name; a task's kind is its name unless it says `kind:`."""
-    weighting: Annotated[FrozenConfig, OneOf(WEIGHTINGS)] = FixedWeighting.Config()
+    weighting: Annotated[FrozenConfig, OneOf(WEIGHTINGS, default="fixed")] = FixedWeighting.Config()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -164,3 +164,8 @@ def _expand(value: Any, where: str) -> Any:
         return found
 
     return _VARIABLE.sub(fill, value)
+
+
+def store_root() -> str:
+    """Return the directory of datasets, runs, aliases and studies where neither config nor option names one."""
+    return os.environ.get("RAYSYS_ROOT", "store")

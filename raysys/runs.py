@@ -121,6 +121,11 @@ class Run:
         network.load_state_dict(load_file(self.path / "model.safetensors"))
         return network.eval()
 
+    @property
+    def reports(self) -> list[dict[str, Any]]:
+        """The evaluations that the run ended with, as plain values."""
+        return json.loads((self.path / "report.json").read_text())
+
     def recommend(self, history: Sequence[str], k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
         """Return the k best items after a history of item ids, oldest first; unknown ids are passed over."""
         import numpy as np

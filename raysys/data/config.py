@@ -11,7 +11,7 @@ from raysys.data.formats.source import ItemsConfig, SourceConfig
 from raysys.data.splitting import SPLITS, LeaveOneOut
 
 Source = Annotated[SourceConfig, OneOf(FORMATS, tag="format")]
-SplitConfig = Annotated[FrozenConfig, OneOf(SPLITS)]
+SplitConfig = Annotated[FrozenConfig, OneOf(SPLITS, default="leave_one_out")]
 
 
 class IngestConfig(FrozenConfig):

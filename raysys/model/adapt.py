@@ -13,6 +13,9 @@ class Adapt(ABC):
 
     Config: ClassVar[type[FrozenConfig]]
 
+    def __init__(self, config: FrozenConfig) -> None:
+        self.config = config
+
     @abstractmethod
     def apply(self, recommender: nn.Module) -> None:
         """Freeze what shall not change; task heads always train."""

@@ -20,7 +20,7 @@ from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS, ItemEncoder
 
 ItemsConfig = dict[str, Annotated[FrozenConfig, OneOf(ITEM_ENCODERS)]]
-BackboneConfig = Annotated[FrozenConfig, OneOf(BACKBONES)]
+BackboneConfig = Annotated[FrozenConfig, OneOf(BACKBONES, default="sasrec")]
 
 
 class ModelConfig(FrozenConfig):

@@ -138,14 +138,15 @@ class TrainingLoop:
         local_T = found.totals_T * self.parallel.world_size / counts_T
         losses_T = local_T + (means_T - local_T).detach()
         combined = self.weighting.combine(losses_T, lambda: task_gram(losses_T, found.shared_BLD, self.parallel))
-        if not math.isfinite(float(combined.total)):
-            raise FloatingPointError(f"the loss is {float(combined.total)} at step {step}; try a lower learning rate")
+        total = float(combined.total.detach())
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss is {total} at step {step}; try a lower learning rate")
         self.optimizer.zero_grad(set_to_none=True)
         combined.total.backward()
         if config.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), config.optimizer.clip_norm, foreach=True)
         self.optimizer.step()
-        return _named("loss", float(combined.total), config.tasks, means_T)
+        return _named("loss", total, config.tasks, means_T)
 
     def _batch(self, batch_rows: np.ndarray) -> Batch:
         mine = rank_slice(batch_rows, self.lengths, self.parallel.rank, self.parallel.world_size)

@@ -1,0 +1,112 @@
+"""raysys runs: list, show, compare, promote and roll back."""
+
+from typing import Annotated
+
+import typer
+
+from raysys.commands.options import AsJson, Root, RunName, print_json
+
+app = typer.Typer(no_args_is_help=True, help="List, show, compare, promote and roll back runs.")
+Alias = Annotated[str, typer.Option(help="Name of the alias.")]
+
+
+@app.command("list")
+def list_runs(
+    project: Annotated[str | None, typer.Argument(help="Only this project.")] = None,
+    root: Root = None,
+    json: AsJson = False,
+) -> None:
+    """List the finished runs, oldest first, with the aliases that point at them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from raysys import runs
+    from raysys.configfile import store_root
+
+    place = root or store_root()
+    found = runs.list_runs(place, project)
+    names = {
+        run.record.run_id: [
+            alias for alias, target in runs.aliases(place, run.record.project).items() if target == run.record.run_id
+        ]
+        for run in found
+    }
+    if json:
+        print_json([{**run.record.model_dump(mode="json"), "aliases": names[run.record.run_id]} for run in found])
+        return
+    table = Table("run", "project", "aliases", "epochs", "seconds", "valid", "test")
+    for run in found:
+        record = run.record
+        scores = [next((f"{n} {v:.4f}" for n, v in part.items() if "ndcg@10" in n), "") for part in (record.valid, record.test)]
+        aliases = ", ".join(names[record.run_id])
+        table.add_row(record.run_id, record.project, aliases, str(record.epochs), f"{record.seconds:.0f}", *scores)
+    Console(width=None if Console().is_terminal else 140).print(table)
+
+
+@app.command()
+def show(run: RunName, root: Root = None, json: AsJson = False) -> None:
+    """Show a run's facts and its evaluation."""
+    from rich.console import Console
+
+    import raysys
+    from raysys.evaluation.protocol import EvalReport
+    from raysys.evaluation.report import print_report
+
+    opened = raysys.load(run, root)
+    reports = opened.reports
+    if json:
+        print_json({**opened.record.model_dump(mode="json"), "path": str(opened.path), "reports": reports})
+        return
+    console = Console(highlight=False)
+    for name, value in opened.record.model_dump(exclude={"valid", "test"}).items():
+        console.print(f"{name}: {value}", soft_wrap=True)
+    for report in reports:
+        print_report(EvalReport.from_json(report))
+
+
+@app.command()
+def compare(run: RunName, other: RunName, root: Root = None, json: AsJson = False) -> None:
+    """Compare two runs on the test split: metric by metric, with the difference."""
+    from rich.console import Console
+    from rich.table import Table
+
+    import raysys
+
+    first, second = raysys.load(run, root).record, raysys.load(other, root).record
+    shared = [name for name in first.test if name in second.test]
+    rows = [(name, first.test[name], second.test[name], second.test[name] - first.test[name]) for name in shared]
+    same = first.dataset_fingerprint == second.dataset_fingerprint
+    if json:
+        columns = ("metric", first.run_id, second.run_id, "difference")
+        print_json({"same_dataset": same, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
+        return
+    if not same:
+        typer.echo("the runs were trained and judged on different datasets: differences mean little", err=True)
+    table = Table("metric", first.run_id, second.run_id, "difference")
+    for name, a, b, gap in rows:
+        table.add_row(name, f"{a:.4f}", f"{b:.4f}", f"{gap:+.4f}")
+    Console(width=None if Console().is_terminal else 120).print(table)
+
+
+@app.command()
+def promote(run: RunName, alias: Alias = "champion", root: Root = None) -> None:
+    """Point project@ALIAS at a run."""
+    import raysys
+    from raysys import runs
+    from raysys.configfile import store_root
+
+    opened = raysys.load(run, root)
+    runs.promote(opened, root or store_root(), alias)
+    print(f"{opened.record.project}@{alias}")
+
+
+@app.command()
+def rollback(
+    project: Annotated[str, typer.Argument(metavar="PROJECT@ALIAS", help="The alias to point back.")], root: Root = None
+) -> None:
+    """Point an alias back at the run before."""
+    from raysys import runs
+    from raysys.configfile import store_root
+
+    name, _, alias = project.partition("@")
+    print(runs.rollback(root or store_root(), name, alias or "champion"))
