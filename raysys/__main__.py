@@ -3,8 +3,8 @@
 import importlib.metadata
 import os
 import sys
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -16,12 +16,12 @@ GROUP = "raysys.commands"
 class Verbs(TyperGroup):
     """Finds verbs by entry point and imports one only when it is called or listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Return the verbs in the order of their packages' entry points."""
         return list(_entry_points())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load a verb."""
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Load a verb; None where there is none of that name."""
         point = _entry_points().get(cmd_name)
         if point is None:
             return None
@@ -41,23 +41,11 @@ def raysys() -> None:
 def main() -> None:
     """Run the command; exit 0 when well, 2 for the user's input, 1 for anything else."""
     sys.path.insert(0, os.getcwd())  # plugins may lie beside the config
-    sys.exit(call(sys.argv[1:]))
-
-
-def call(arguments: list[str]) -> int:
-    """Run one command line in this process and return its exit code."""
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="raysys", standalone_mode=False)
+        app(prog_name="raysys")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        return 130
-    return result if isinstance(result, int) else 0
+        sys.exit(2)
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:

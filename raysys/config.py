@@ -37,6 +37,8 @@ class TrainingConfig(FrozenConfig):
     """Whether every worker takes a GPU."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of each worker's torch; by default all cores, shared evenly."""
+    random_windows: bool = True
+    """Whether a history longer than the model's is seen through another window in every epoch, or always its newest."""
     evaluate_every: int = Field(1, ge=1)
     """Epochs between validations."""
     early_stopping: EarlyStopping | None = EarlyStopping()

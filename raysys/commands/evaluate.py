@@ -8,16 +8,22 @@ import typer
 from raysys.commands.options import AsJson, Root, print_json
 from raysys.errors import UserError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def evaluate(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run directory, a run id or project@alias.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset directory; by default the one the run was trained on.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run directory, a run id or project@alias.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset directory; by default the one the run was trained on.")
+    ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.parquet", help="Score these lists (user_id, rank, item_id) instead; with RUN, beside it."),
+        typer.Option(
+            metavar="FILE.parquet", help="Score these lists (user_id, rank, item_id) instead; with RUN, beside it."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which held-out events: valid or test.")] = "test",
     root: Root = None,

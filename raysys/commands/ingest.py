@@ -7,7 +7,7 @@ import typer
 
 from raysys.commands.options import AsJson, ConfigFile, DryRun, Root, Settings, load_config, print_json, print_plan
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

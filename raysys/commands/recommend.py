@@ -7,7 +7,7 @@ import typer
 
 from raysys.commands.options import AsJson, Root, RunName, print_json
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -16,7 +16,9 @@ def recommend(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.parquet", help="Where the lists go.")],
     users: Annotated[str, typer.Option(help="test, all, or a file of user ids.")] = "test",
     k: Annotated[int, typer.Option(help="Items per user.")] = 10,
-    dataset: Annotated[str | None, typer.Option(help="Dataset directory; by default the one the run was trained on.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset directory; by default the one the run was trained on.")
+    ] = None,
     root: Root = None,
     json: AsJson = False,
 ) -> None:

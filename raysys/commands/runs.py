@@ -6,7 +6,7 @@ import typer
 
 from raysys.commands.options import AsJson, Root, RunName, print_json
 
-app = typer.Typer(no_args_is_help=True, help="List, show, compare, promote and roll back runs.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, compare, promote and roll back runs.")
 Alias = Annotated[str, typer.Option(help="Name of the alias.")]
 
 
@@ -37,7 +37,10 @@ def list_runs(
     table = Table("run", "project", "aliases", "epochs", "seconds", "valid", "test")
     for run in found:
         record = run.record
-        scores = [next((f"{n} {v:.4f}" for n, v in part.items() if "ndcg@10" in n), "") for part in (record.valid, record.test)]
+        scores = [
+            next((f"{n} {v:.4f}" for n, v in part.items() if "ndcg@10" in n), "")
+            for part in (record.valid, record.test)
+        ]
         aliases = ", ".join(names[record.run_id])
         table.add_row(record.run_id, record.project, aliases, str(record.epochs), f"{record.seconds:.0f}", *scores)
     Console(width=None if Console().is_terminal else 140).print(table)

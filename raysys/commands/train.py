@@ -8,7 +8,7 @@ import typer
 from raysys.commands.options import AsJson, DryRun, Root, Settings, load_config, print_json, print_plan
 from raysys.errors import UserError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

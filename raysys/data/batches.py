@@ -138,16 +138,24 @@ def history_rows(histories: Sequence[np.ndarray], events: Sequence[np.ndarray] |
     return UserRows(offsets, items, kinds.astype(np.int8), zeros, zeros.astype(np.int8), {}, np.full(len(lengths), -1))
 
 
-def make_batch(rows: UserRows, split: Split, is_history: np.ndarray, max_length: int) -> Batch:
-    """Make the events of one split the targets, and the newest `max_length` history events before them the tokens.
+def make_batch(
+    rows: UserRows, split: Split, is_history: np.ndarray, max_length: int, window: np.ndarray | None = None
+) -> Batch:
+    """Make the events of one split the targets, and at most `max_length` history events before them the tokens.
 
-    Targets whose anchor lies before that window are left out. An item that training never saw is no token.
+    Tokens are the newest before the last target; with `window` (a number in [0, 1) per user), longer histories are
+    seen through a window that starts at that share of the possible places. Targets whose anchor lies outside are left
+    out. An item that training never saw is no token.
     """
     view = _View(rows, split, is_history)
     last = view.last_anchor(rows.marks == split)
     first = np.maximum(last - max_length + 1, 0)
+    if window is not None:
+        first = np.floor(window * (first + 1)).astype(np.int64)
+        last = np.minimum(last, first + max_length - 1)
     anchor = view.before - 1 - first[view.row]
-    chosen = (rows.marks == split) & (anchor >= -1) & ((anchor >= 0) | (first[view.row] == 0))
+    inside = (anchor >= 0) | ((anchor == -1) & (first[view.row] == 0))
+    chosen = (rows.marks == split) & inside & (view.before - 1 <= last[view.row])
     targets, column = np.flatnonzero(chosen), _running(chosen, view.row, rows.offsets)[chosen]
     shape = (len(rows.users), int(column.max(initial=-1)) + 1)
     place = (view.row[targets], column)

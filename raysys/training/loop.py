@@ -105,6 +105,7 @@ class TrainingLoop:
         position, started = self.position, time.perf_counter()
         spent, first_step = position.seconds, position.step_in_epoch
         order, samples = self._order(position.epoch), 0
+        self._windows = np.random.default_rng([self.config.seed, position.epoch, 1]).random(len(self.dataset.rows))
         for batch_rows in order[first_step:]:
             losses = self._step(ddp, batch_rows)
             for name, value in losses.items():
@@ -153,7 +154,8 @@ class TrainingLoop:
         idle = len(mine) == 0  # fewer users than ranks: this rank takes part with a user that has no targets
         rows = self.reader.rows(self.rows[mine if not idle else batch_rows[:1]])
         split = Split.NONE if idle else Split.TRAIN
-        batch = make_batch(rows, split, self.reader.is_history, self.config.model.max_length)
+        window = self._windows[rows.users] if self.config.training.random_windows else None
+        batch = make_batch(rows, split, self.reader.is_history, self.config.model.max_length, window)
         return batch.to(self.parallel.device)
 
     def _end_epoch(self, metrics: Metrics, bar: StepBar) -> None:

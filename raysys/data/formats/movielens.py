@@ -11,7 +11,27 @@ from raysys.data.formats.source import EventFormat, Piece, RawEvents, SourceConf
 from raysys.data.schema import LABEL_PREFIX
 from raysys.errors import UserError
 
-GENRES = ["unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"]
+GENRES = [
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
 _LAYOUTS = {"u.data": ("\t", "u.item", "|"), "ratings.dat": ("::", "movies.dat", "::")}
 
 

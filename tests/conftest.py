@@ -1,0 +1,78 @@
+"""One Ray for the whole test run, and small real datasets and runs made with the library itself."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from raysys import cluster
+
+cluster.prepare_environment()
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on tiny operations cost more than they give
+
+
+def pytest_collection_modifyitems(items):
+    """Tests with Ray come last, so that a quick failure shows early."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A local Ray with four logical CPUs; started once, because it costs seconds."""
+    import ray
+
+    short = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # Ray's socket paths must stay short
+    options = {"num_cpus": 4, "include_dashboard": True, "object_store_memory": 512 << 20, "log_to_driver": False}
+    try:
+        ray.init(address="local", _temp_dir=short, logging_level="ERROR", **options)
+    except Exception:  # a starved machine can miss Ray's start-up limit once
+        ray.shutdown()
+        ray.init(address="local", _temp_dir=short, logging_level="ERROR", **options)
+    yield
+    ray.shutdown()
+    shutil.rmtree(short, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The real data sets, or a skip with the reason."""
+    root = Path(os.environ.get("RAYSYS_DATA", "data"))
+    if not (root / "movielens-100k" / "u.data").is_file():
+        pytest.skip(f"no real data under {root}; set RAYSYS_DATA")
+    return root
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    """A root of datasets and runs that tests share and only add to."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(store, ray_cluster):
+    """300 users with planted order and ratings, ingested by the real command's code."""
+    import raysys
+
+    source = {"format": "synthetic", "num_users": 300, "num_items": 60, "num_tastes": 4, "events_per_user": 12}
+    return raysys.ingest({"project": "tiny", "root": str(store), **source})
+
+
+@pytest.fixture(scope="session")
+def tiny_run(store, tiny_dataset):
+    """A trained run on the tiny dataset: next item and rating."""
+    import raysys
+
+    model = {"width": 16, "max_length": 16, "backbone": {"num_blocks": 1}}
+    return raysys.train(
+        {
+            "project": "tiny",
+            "root": str(store),
+            "model": model,
+            "tasks": {"next_item": {}, "rating": {}},
+            "optimizer": {"learning_rate": 0.01, "warmup_steps": 10},
+            "training": {"epochs": 4, "batch_size": 32, "threads": 1},
+            "evaluation": {"resamples": 50},
+        }
+    )
