@@ -59,7 +59,7 @@ def recommend_users(run: Run, users: str, output: Path, k: int, dataset_path: st
         )
         with pq.ParquetWriter(partial, RECOMMENDATIONS) as writer:
             for block in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-                writer.write_table(block.cast(RECOMMENDATIONS))
+                writer.write_table(block)
     partial.replace(output)
     return len(rows)
 

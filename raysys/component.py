@@ -62,10 +62,17 @@ class OneOf:
             raise _error(f"`{self.tag}:` is missing; {self._allowed()}")
         if kind not in self.registry:
             raise _error(f"unknown {self.tag} {kind!r}{nearest(str(kind), self.registry)} ({self._allowed()})")
-        return self.registry[kind].Config.model_validate(value)  # type: ignore[attr-defined]
+        config: FrozenConfig = self.registry[kind].Config.model_validate(value)  # type: ignore[attr-defined]
+        return config
 
     def _allowed(self) -> str:
         return f"allowed: {', '.join(sorted(self.registry))}"
+
+
+def kind_of(config: FrozenConfig) -> str:
+    """Return the registry name of a part's Config."""
+    kind: str = config.kind  # type: ignore[attr-defined]
+    return kind
 
 
 def name_as_kind(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """RunConfig: composes the stations' configs into everything a training run needs."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
@@ -73,8 +73,3 @@ class RunConfig(FrozenConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-
-
-def part_of(registry: dict[str, Any], config: Any) -> Any:
-    """Return the class in a registry that a config belongs to."""
-    return registry[config.kind]

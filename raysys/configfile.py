@@ -30,7 +30,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Node:
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} is written twice", problem_mark=key_node.start_mark)
         seen.add(key)
-    return loader.construct_mapping(node, deep=True)
+    found: Node = loader.construct_mapping(node, deep=True)  # type: ignore[assignment]
+    return found
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -54,7 +55,8 @@ def read_yaml(path: str | Path) -> Node:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(node, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values, this file holds {type(node).__name__}")
-    return _expand(node, str(path))
+    expanded: Node = _expand(node, str(path))
+    return expanded
 
 
 def parse_value(text: str) -> Any:
@@ -86,7 +88,8 @@ def set_path(node: Node, path: str, value: Any) -> Node:
     Raises:
         UserError: the path goes through a value that is not a mapping or list.
     """
-    return _set(node, path.split("."), value, path)
+    changed: Node = _set(node, path.split("."), value, path)
+    return changed
 
 
 def _set(node: Any, steps: list[str], value: Any, path: str) -> Any:

@@ -63,17 +63,12 @@ def versions(dataset: DatasetPath, json: AsJson = False) -> None:
     found = [Dataset.open(path).manifest for path in list_versions(dataset)]
     if not found:
         raise UserError(f"{dataset}: not a dataset directory; make one with `raysys ingest CONFIG`")
-    rows = [
-        {"version": m.version, "users": m.num_users, "items": m.num_items, "events": m.num_events, "id": m.fingerprint}
-        for m in found
-    ]
     if json:
-        print_json(rows)
+        print_json([manifest.model_dump(mode="json", exclude={"config"}) for manifest in found])
         return
-    for row in rows:
-        print(
-            f"{row['version']}  {row['users']:,} users  {row['items']:,} items  {row['events']:,} events  {row['id'][:12]}"
-        )
+    for one in found:
+        counts = f"{one.num_users:,} users  {one.num_items:,} items  {one.num_events:,} events"
+        print(f"{one.version}  {counts}  {one.fingerprint[:12]}")
 
 
 def describe(dataset: "Dataset") -> dict[str, Any]:
@@ -117,9 +112,8 @@ def _lines(dataset: "Dataset", rows: Any, most: int) -> list[str]:
             title = "(an item that training never saw)"
         time = _moment(int(rows.times[at])) if dataset.manifest.time_range else f"#{at + 1}"
         labels = " ".join(f"{name}={values[at]:g}" for name, values in rows.labels.items())
-        lines.append(
-            f"{time}  {names[rows.events[at]]:<12} {title} {labels} {('', '[valid]', '[test]')[rows.marks[at]]}"
-        )
+        mark = ("", "[valid]", "[test]")[rows.marks[at]]
+        lines.append(f"{time}  {names[rows.events[at]]:<12} {title} {labels} {mark}")
     return lines
 
 

@@ -96,7 +96,7 @@ def _ray() -> dict[str, Any]:
             import ray
 
             answer = ray.get(ray.remote(lambda: 42).remote(), timeout=60)
-            resources = ray.cluster_resources()
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     except Exception as error:
         mend = (
             "look into /tmp/ray/session_latest/logs; a firewall, a full disk or too little memory are the usual causes"

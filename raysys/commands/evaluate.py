@@ -1,12 +1,16 @@
-"""raysys evaluate: how good is a run, or anybody's list of recommendations?"""
+"""raysys evaluate: how good a run is, or anybody's list of recommendations."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raysys.commands.options import AsJson, Root, print_json
 from raysys.errors import UserError
+
+if TYPE_CHECKING:
+    from raysys.data.schema import Split
+    from raysys.evaluation.protocol import EvalReport
 
 app = typer.Typer(add_completion=False)
 
@@ -45,7 +49,7 @@ def evaluate(
     print_json(report.to_json()) if json else print_report(report)
 
 
-def _of_run(name: str, dataset: str | None, split: object, root: str | None) -> object:
+def _of_run(name: str, dataset: str | None, split: "Split", root: str | None) -> "EvalReport":
     import raysys
     from raysys.data.dataset import Dataset
     from raysys.training.fit import evaluate_splits
@@ -57,13 +61,15 @@ def _of_run(name: str, dataset: str | None, split: object, root: str | None) -> 
             f"--dataset {opened.path}: not the dataset of run {run.record.run_id} (fingerprints differ), so item "
             "indices mean other items; ingest the same logs with the same config, or train a run on this dataset"
         )
-    found = evaluate_splits(run.config, opened, run.network, (split,))  # type: ignore[arg-type]
+    found = evaluate_splits(run.config, opened, run.network, (split,))
     if not found:
-        raise UserError(f"{opened.path}: no user has {split.name.lower()} events")  # type: ignore[attr-defined]
+        raise UserError(f"{opened.path}: no user has {split.name.lower()} events")
     return found[0]
 
 
-def _of_predictions(path: Path, name: str | None, dataset: str | None, split: object, root: str | None) -> object:
+def _of_predictions(
+    path: Path, name: str | None, dataset: str | None, split: "Split", root: str | None
+) -> "EvalReport":
     import raysys
     from raysys.data.dataset import Dataset
     from raysys.evaluation.predictions import evaluate_predictions
@@ -73,4 +79,4 @@ def _of_predictions(path: Path, name: str | None, dataset: str | None, split: ob
         raise UserError("--predictions: say which --dataset holds the held-out events (or name a RUN to compare with)")
     opened = Dataset.open(dataset or run.record.dataset)  # type: ignore[union-attr]
     network = (run.network, run.config.evaluation, run.config.model.max_length) if run else None
-    return evaluate_predictions(path, opened, split, network)  # type: ignore[arg-type]
+    return evaluate_predictions(path, opened, split, network)

@@ -5,6 +5,7 @@ Legend of shapes: B users, L history positions, C targets, N flat (row, item) pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +67,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Queries:
-    """One question per user: what comes next, given all that was before?"""
+    """One question per user: what comes next, given all that was before."""
 
     history: History
     anchor_B: Tensor  # i64, position whose state asks
@@ -244,9 +245,9 @@ def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return lists.offsets.to_numpy(), numbers.astype(kind, copy=False) if kind else numbers
 
 
-def _move(value: object, device: torch.device) -> object:
+def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
     if isinstance(value, Mapping):
         return {name: _move(inner, device) for name, inner in value.items()}
-    return type(value)(**{field.name: _move(getattr(value, field.name), device) for field in fields(value)})  # type: ignore[arg-type]
+    return type(value)(**{field.name: _move(getattr(value, field.name), device) for field in fields(value)})

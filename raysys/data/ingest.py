@@ -23,8 +23,7 @@ from raysys.data.catalog import build_catalog, read_details
 from raysys.data.config import IngestConfig
 from raysys.data.dataset import Dataset, Manifest, commit, new_version
 from raysys.data.files import read_arrow, write_arrow
-from raysys.data.formats import EventFormat
-from raysys.data.formats.source import Piece
+from raysys.data.formats.source import EventFormat, Piece
 from raysys.data.passes import EncodeLanes, GatherLanes, Plan, ReadPieces, format_of
 from raysys.data.validation import ValidationReport
 from raysys.data.vocabulary import Vocabulary, merge_items

@@ -1,4 +1,4 @@
-"""The tasks of an ingestion. Each writes files named after its input, whole or not at all: repeating it changes nothing.
+"""The tasks of an ingestion. Each writes files named after its input, whole or not at all, and may be repeated.
 
 Pure: Ray Data calls these objects with Arrow tables, and so can a test.
 """
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from raysys.data.config import IngestConfig
 from raysys.data.files import read_arrow, write_arrow, write_bytes
-from raysys.data.formats import FORMATS, EventFormat
-from raysys.data.formats.source import Piece
+from raysys.data.formats import FORMATS
+from raysys.data.formats.source import EventFormat, Piece
 from raysys.data.schema import LABEL_PREFIX, ROWS, Split, events_schema, sequences_schema
 from raysys.data.sequences import UserEvents, count_marks, encode_users, gather_users, lane_of, train_items
 from raysys.data.splitting import SPLITS, Splitting
@@ -60,6 +60,7 @@ class ReadPieces:
         self.plan = plan
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Yield the good rows of each piece in the batch."""
         schema = events_schema(self.plan.labels).append(pa.field("lane", pa.int32()))
         for index in batch["piece"].to_pylist():
             yield schema.empty_table()  # a piece without a good row still has a schema
@@ -102,6 +103,7 @@ class GatherLanes:
         self.plan = plan
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        """Write every lane of the block and return how many there were."""
         lanes = pc.unique(block["lane"]).to_pylist() if block.num_rows else []
         for lane in lanes:
             events = block.filter(pc.equal(block["lane"], lane)).drop_columns(["lane"])
@@ -119,6 +121,7 @@ class EncodeLanes:
         self.event_names = event_names
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        """Encode the lanes of the batch and return a JSON summary of each."""
         texts = [json.dumps(self._encode(lane)) for lane in batch["lane"].to_pylist()]
         return pa.table({"summary": texts})
 

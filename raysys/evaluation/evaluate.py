@@ -147,14 +147,18 @@ def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -
             labels_BC = batch.targets.labels[task.label]  # type: ignore[index]
             known_BC = batch.targets.mask_BC & labels_BC.isfinite()
             predicted_BC = task.predict(task.logits(encoded, batch.targets))
-            arrays = (tensor[known_BC].cpu().numpy() for tensor in (predicted_BC, labels_BC, owners_BC))
-            found[name].append(Predictions(*arrays, positive_from=task.positive_from))  # type: ignore[arg-type]
+            predicted, labels, owners = (t[known_BC].cpu().numpy() for t in (predicted_BC, labels_BC, owners_BC))
+            found[name].append(Predictions(predicted, labels, owners, task.positive_from))  # type: ignore[arg-type]
     return {name: _join(parts) for name, parts in found.items() if parts}
 
 
 def _join(parts: Sequence[Predictions]) -> Predictions:
-    columns = (np.concatenate([getattr(p, name) for p in parts]) for name in ("predicted_N", "labels_N", "users_N"))
-    return Predictions(*columns, positive_from=parts[0].positive_from)
+    return Predictions(
+        np.concatenate([part.predicted_N for part in parts]),
+        np.concatenate([part.labels_N for part in parts]),
+        np.concatenate([part.users_N for part in parts]),
+        parts[0].positive_from,
+    )
 
 
 def _batches(judge: Judge, rows: np.ndarray) -> list[np.ndarray]:

@@ -5,19 +5,19 @@ Legend of shapes, here and wherever tensors carry a suffix:
     N  flat rows              V  vocabulary (PAD and UNKNOWN included)          K  recommendations
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from raysys.component import FrozenConfig, OneOf, name_as_kind
+from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
 from raysys.data.batches import History
 from raysys.data.schema import FIRST_ITEM
 from raysys.model.backbones import BACKBONES
-from raysys.model.items import ITEM_ENCODERS, ItemEncoder
+from raysys.model.items import ITEM_ENCODERS
+from raysys.model.items.encoder import ItemEncoder
 
 ItemsConfig = dict[str, Annotated[FrozenConfig, OneOf(ITEM_ENCODERS)]]
 BackboneConfig = Annotated[FrozenConfig, OneOf(BACKBONES, default="sasrec")]
@@ -70,7 +70,8 @@ class ItemTower(nn.Module):
         super().__init__()
         self.vocabulary_size = vocabulary_size
         encoders: dict[str, ItemEncoder] = {
-            name: ITEM_ENCODERS[_kind(part)](part, vocabulary_size, config.width) for name, part in config.items.items()
+            name: ITEM_ENCODERS[kind_of(part)](part, vocabulary_size, config.width)
+            for name, part in config.items.items()
         }
         self.encoders = nn.ModuleDict(encoders)
 
@@ -91,7 +92,7 @@ class Recommender(nn.Module):
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
         super().__init__()
         self.items = ItemTower(config, vocabulary_size)
-        self.backbone = BACKBONES[_kind(config.backbone)](
+        self.backbone = BACKBONES[kind_of(config.backbone)](
             config.backbone, config.width, config.max_length, config.dropout
         )
         self.start_D = nn.Parameter(torch.randn(config.width) * 0.02)
@@ -101,12 +102,3 @@ class Recommender(nn.Module):
         x_BLD = self.items(history.items_BL)
         states_BLD = self.backbone(x_BLD, history.times_BL, history.mask_BL)
         return Encoded(states_BLD, self.start_D, self.items)
-
-
-def _kind(config: Any) -> str:
-    return config.kind
-
-
-def parts_of(config: ModelConfig) -> Mapping[str, str]:
-    """Tell which parts a model is made of, for summaries."""
-    return {"items": "+".join(_kind(part) for part in config.items.values()), "backbone": _kind(config.backbone)}

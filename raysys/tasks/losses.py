@@ -49,7 +49,9 @@ def full_softmax(
 
     `precision` is that of the three matrix products; the softmax itself is f32.
     """
-    return _FullSoftmax.apply(states_ND, table_VD, targets_N, precision)
+    return _FullSoftmax.apply(  # type: ignore[no-untyped-call]
+        states_ND, table_VD, targets_N, precision
+    )
 
 
 def squared_error(predictions_N: Tensor, labels_N: Tensor) -> Tensor:

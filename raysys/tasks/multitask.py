@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from raysys.component import FrozenConfig
+from raysys.component import FrozenConfig, kind_of
 from raysys.data.batches import Batch, Targets
 from raysys.data.dataset import Manifest
 from raysys.errors import UserError
@@ -50,7 +49,7 @@ class MultiTask(nn.Module):
             labels=manifest.labels,
             label_means=manifest.label_means,
         )
-        heads = {name: TASKS[_kind(config)](config, replace(context, name=name)) for name, config in tasks.items()}
+        heads = {name: TASKS[kind_of(config)](config, replace(context, name=name)) for name, config in tasks.items()}
         self.tasks = nn.ModuleDict(heads)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> StepLosses:
@@ -105,7 +104,3 @@ class LazyLogits(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tasks)
-
-
-def _kind(config: Any) -> str:
-    return config.kind

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raysys.component import kind_of
 from raysys.config import RunConfig
 from raysys.data.batches import Batch, ShardReader, make_batch
 from raysys.data.dataset import Dataset
@@ -66,11 +67,16 @@ class TrainingLoop:
         self.on_epoch = on_epoch
         self.show = show and self.parallel.is_first
         self.network = network.to(self.parallel.device)
-        ADAPTS[_kind(config.adapt)](config.adapt).apply(self.network.recommender)
-        self.weighting = WEIGHTINGS[_kind(config.weighting)](config.weighting, tuple(config.tasks)).to(
+        ADAPTS[kind_of(config.adapt)](config.adapt).apply(self.network.recommender)
+        self.weighting = WEIGHTINGS[kind_of(config.weighting)](config.weighting, tuple(config.tasks)).to(
             self.parallel.device
         )
         self.module = nn.ModuleDict({"network": self.network, "weighting": self.weighting})
+        if not any(parameter.requires_grad for parameter in self.module.parameters()):
+            raise UserError(
+                f"adapt: {kind_of(config.adapt)}: nothing to train, because {', '.join(config.tasks)} has no head of "
+                "its own; use adapt: {kind: full} or add a task such as rating"
+            )
         self.optimizer = build_optimizer(self.module, config.optimizer)
         self.reader = ShardReader(dataset)
         self.judge = Judge(dataset, self.reader, config.evaluation, config.model.max_length, self.parallel.device)
@@ -143,7 +149,7 @@ class TrainingLoop:
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total} at step {step}; try a lower learning rate")
         self.optimizer.zero_grad(set_to_none=True)
-        combined.total.backward()
+        combined.total.backward()  # type: ignore[no-untyped-call]
         if config.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), config.optimizer.clip_norm, foreach=True)
         self.optimizer.step()
@@ -197,8 +203,8 @@ class TrainingLoop:
             return next(iter(preferred or measured), None)
         if measured and stopping.metric not in metrics:
             raise UserError(
-                f"training.early_stopping.metric: {stopping.metric!r} is not measured{nearest(stopping.metric, measured)} "
-                f"(there are: {', '.join(measured)})"
+                f"training.early_stopping.metric: {stopping.metric!r} is not measured"
+                f"{nearest(stopping.metric, measured)} (there are: {', '.join(measured)})"
             )
         return stopping.metric if measured else None
 
@@ -254,7 +260,3 @@ def describe_epoch(metrics: Metrics, monitored: str | None) -> str:
 
 def _named(total_name: str, total: float, tasks: Mapping[str, object], means_T: Tensor) -> Metrics:
     return {total_name: total, **{f"loss/{name}": value for name, value in zip(tasks, means_T.tolist(), strict=True)}}
-
-
-def _kind(config: object) -> str:
-    return config.kind  # type: ignore[attr-defined]

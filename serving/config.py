@@ -1,0 +1,68 @@
+"""The config of `raysys serve`, and the part of it that every replica is handed. Knows no ray."""
+
+from pydantic import Field, model_validator
+
+from raysys.component import FrozenConfig
+
+
+class Autoscaling(FrozenConfig):
+    """How many replicas answer. A new one takes 10 to 20 seconds: nearly all of it is imports."""
+
+    min_replicas: int = Field(1, ge=1)
+    """Replicas that are always there."""
+    max_replicas: int = Field(2, ge=1)
+    """Most replicas under load; each takes `num_cpus`."""
+    target_ongoing_requests: float = Field(4.0, gt=0)
+    """Requests in flight per replica that are aimed at: fewer answer sooner, more need fewer replicas."""
+    upscale_delay_s: float = Field(2.0, ge=0)
+    """Seconds of too much load before replicas are added."""
+    downscale_delay_s: float = Field(60.0, ge=0)
+    """Seconds of too little load before replicas are taken away."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Autoscaling":
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas ({self.max_replicas}) must be at least min_replicas ({self.min_replicas})")
+        return self
+
+
+class ServeConfig(FrozenConfig):
+    """Everything `raysys serve` needs beside the run."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in, and nobody is asked who they are."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+    k: int = Field(10, ge=1)
+    """Items in an answer where the request does not say."""
+    k_max: int = Field(100, ge=1)
+    """Most items a request may ask for."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of each replica's torch; with several replicas on a machine, one each is fastest."""
+    num_cpus: float = Field(1.0, gt=0)
+    """CPUs that Ray reserves for each replica."""
+    max_ongoing_requests: int = Field(32, ge=1)
+    """Requests that one replica takes at a time; further ones wait in the proxy."""
+    start_timeout_s: float = Field(300.0, gt=0)
+    """Seconds after which an application that does not become ready is given up."""
+    autoscaling: Autoscaling = Autoscaling()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ServeConfig":
+        if self.k > self.k_max:
+            raise ValueError(f"k ({self.k}) must be at most k_max ({self.k_max})")
+        return self
+
+    def replica(self, run: str) -> "ReplicaConfig":
+        """Return what a replica needs to answer for the run in this directory."""
+        return ReplicaConfig(run=run, k=self.k, k_max=self.k_max, threads=self.threads)
+
+
+class ReplicaConfig(FrozenConfig):
+    """What a replica is reconfigured with while it runs: another run, or other limits."""
+
+    run: str
+    """Directory of the run."""
+    k: int
+    k_max: int
+    threads: int

@@ -1,0 +1,88 @@
+"""The leaderboard of a search: every trial with its values and what came of it, the best first."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich.table import Table
+
+Status = Literal["running", "finished", "stopped", "failed"]
+_SHOWN = 20
+
+
+@dataclass
+class TrialRecord:
+    """What is known of a trial."""
+
+    number: int
+    values: dict[str, Any]
+    """By dotted path: what differs from the base."""
+    status: Status = "running"
+    """Stopped: the scheduler ended it. Failed: it raised an error, or its worker died."""
+    value: float | None = None
+    """The metric of the search at the trial's best epoch."""
+    best_epoch: int | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    reason: str | None = None
+    """Why it failed."""
+
+
+class Leaderboard:
+    """The trials of a search."""
+
+    def __init__(self, metric: str, lower_is_better: bool) -> None:
+        self.metric, self.lower_is_better = metric, lower_is_better
+        self.trials: dict[int, TrialRecord] = {}
+
+    def ranked(self) -> list[TrialRecord]:
+        """Return all trials, best first; failed ones last, whatever they had reached."""
+        return sorted(self.trials.values(), key=self._rank)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial that has ended well."""
+        ended = [trial for trial in self.ranked() if trial.status in ("finished", "stopped")]
+        return next((trial for trial in ended if trial.value is not None), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, for files and --json."""
+        trials = [asdict(trial) for trial in self.ranked()]
+        return {"metric": self.metric, "lower_is_better": self.lower_is_better, "trials": trials}
+
+    def _rank(self, trial: TrialRecord) -> tuple[bool, float, int]:
+        if trial.value is None:
+            return trial.status == "failed", math.inf, trial.number
+        return trial.status == "failed", trial.value if self.lower_is_better else -trial.value, trial.number
+
+
+def leaderboard_table(board: Leaderboard) -> Table:
+    """Return the best trials as a table."""
+    ranked = board.ranked()
+    table = Table(title=f"{len(ranked)} trials by {board.metric}, best first", title_justify="left")
+    paths = list(ranked[0].values) if ranked else []
+    for column in ("trial", "status", board.metric, "epoch", *short_names(paths), "seconds"):
+        table.add_column(column, justify="left" if column == "status" else "right")
+    for trial in ranked[:_SHOWN]:
+        at = f"{trial.best_epoch or '-'} of {trial.epochs}"
+        values = [show(trial.values[path]) for path in paths]
+        table.add_row(str(trial.number), trial.status, show(trial.value), at, *values, f"{trial.seconds:.1f}")
+    return table
+
+
+def short_names(paths: list[str]) -> list[str]:
+    """Return the shortest ends of dotted paths that still tell them apart."""
+    names = []
+    for path in paths:
+        steps = path.split(".")
+        ends = [".".join(steps[-count:]) for count in range(1, len(steps) + 1)]
+        others = [f".{other}" for other in paths if other != path]
+        names.append(next((end for end in ends if not any(o.endswith(f".{end}") for o in others)), path))
+    return names
+
+
+def show(value: Any) -> str:
+    """Return a value in a form for people."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,128 @@
+"""One trial: the base with some values changed, trained by the ordinary loop. Plain torch, no ray."""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysys.config import EarlyStopping, RunConfig
+from raysys.configfile import Node, build, set_path
+from raysys.errors import UserError, nearest
+from raysys.evaluation.protocol import lower_is_better
+
+Metrics = dict[str, float]
+HISTORY = "history.jsonl"
+OBJECTIVE = "objective"
+"""What trials report beside the metrics: the search's metric at their best epoch so far."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What all trials of a search have in common: plain values, so that any worker can read it."""
+
+    base: Node
+    """The resolved train config."""
+    metric: str
+    threads: int
+    directory: str
+    """Every trial writes into its own number below it."""
+
+
+class Standing:
+    """The best epoch of a trial so far, by the rule of the training loop."""
+
+    def __init__(self, config: RunConfig, metric: str) -> None:
+        """Take a config whose early stopping goes by the metric, as `candidate` gives it."""
+        self.metric = metric
+        self.value, self.epoch = math.nan, 0
+        self.finished = False
+        self._epochs = config.training.epochs
+        self._patience = config.training.early_stopping.patience if config.training.early_stopping else self._epochs
+        self._stale = 0
+
+    def update(self, metrics: Metrics) -> bool:
+        """Take in an epoch; return False if it was not validated.
+
+        Raises:
+            UserError: the metric is not among those measured, or it has no value on these data.
+        """
+        epoch = int(metrics["epoch"])
+        measured = [name for name in metrics if "." in name]
+        if not measured and epoch < self._epochs:
+            return False
+        if self.metric not in measured:
+            known = ", ".join(measured) or "none, because no user has validation events"
+            raise UserError(
+                f"metric: {self.metric!r} is not measured{nearest(self.metric, measured)} (there are: {known})"
+            )
+        value = metrics[self.metric]
+        if math.isnan(value):
+            raise UserError(f"metric: {self.metric} has no value on the validation events of this dataset (nan)")
+        sign = -1.0 if lower_is_better(self.metric) else 1.0
+        if math.isnan(self.value) or sign * value > sign * self.value:
+            self.value, self.epoch, self._stale = value, epoch, 0
+        else:
+            self._stale += 1
+        self.finished = epoch >= self._epochs or self._stale >= self._patience
+        return True
+
+
+def candidate(base: Node, values: Mapping[str, Any], metric: str, where: str) -> RunConfig:
+    """Return the resolved base with values at dotted paths, judged by the metric of the search."""
+    for path in sorted(values, key=lambda path: not path.endswith("kind")):  # a kind brings defaults for its node
+        base = set_path(base, path, values[path])
+    return _judged_by(build(RunConfig, base, where), metric, where)
+
+
+def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    """Train one configuration in its own directory; `report` is called after every validation and may end it."""
+    from raysys.training.fit import run_loop
+    from raysys.training.start import resolve
+
+    directory = trial_directory(job.directory, number)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = resolve(candidate(job.base, values, job.metric, f"trial {number}"))
+    standing = Standing(config, job.metric)
+
+    def on_epoch(metrics: Metrics) -> None:
+        if standing.update(metrics):
+            report({**metrics, OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished})
+
+    run_loop(with_threads(config, job.threads), directory, on_epoch)
+
+
+def with_threads(config: RunConfig, threads: int) -> RunConfig:
+    """Return the config with the threads of a trial, where it does not set its own."""
+    if config.training.threads is not None:
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"threads": threads})})
+
+
+def trial_directory(parent: str | Path, number: int) -> Path:
+    """Return where a trial writes."""
+    return Path(parent) / f"{number:03d}"
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a trial leaves behind, weights and checkpoints, but not its history."""
+    for path in directory.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != HISTORY:
+            path.unlink(missing_ok=True)
+
+
+def _judged_by(config: RunConfig, metric: str, where: str) -> RunConfig:
+    """Let the metric also pick the best epoch: otherwise a run would keep other weights than the search looked at."""
+    stopping = config.training.early_stopping
+    if stopping is None:
+        stopping = EarlyStopping(metric=metric, patience=config.training.epochs)  # never stops
+    elif stopping.metric not in (None, metric):
+        raise UserError(
+            f"{where}: metric: {metric}, but training.early_stopping.metric of the base is {stopping.metric}; "
+            "one metric must decide: write the same in both, or leave the base's out"
+        )
+    stopping = stopping.model_copy(update={"metric": metric})
+    return config.model_copy(update={"training": config.training.model_copy(update={"early_stopping": stopping})})
