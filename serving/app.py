@@ -1,13 +1,15 @@
 """The Ray Serve application: described as data, deployed, waited for, stopped.
 
-It is deployed by config, not by `serve.run`: then a change of `user_config` alone (another run) reaches running replicas
-in place, where `serve.run` would restart them (docs/decisions/0006-serve-deployed-by-config.md).
+It is deployed by config, not by `serve.run`: then a change of `user_config` alone (another run) reaches running
+replicas in place, where `serve.run` restarts them (docs/decisions/0006-serve-deployed-by-config.md).
 """
 
 import contextlib
+import io
 import json
-import socket
+import re
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,46 +18,41 @@ from raysys import cluster
 from raysys.errors import UserError
 from raysys.progress import console, stage
 from raysys.runs import Run
+from serving.checks import check_run, settle_port
 from serving.config import ServeConfig
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
 APPLICATION = "recommender"
-_DEPLOYMENT = "Replica"
-_LOOK_BACK_S = 11.0  # load is averaged over this; Ray wants more than its interval of 10 s between measurements
+DEPLOYMENT = "Replica"
+_LOOK_BACK_S = 11.0  # load is averaged over this; Ray wants more than the 10 s between its measurements
 _POLL_S = 0.2
 
 
 def build(args: dict[str, Any]) -> "Application":
-    """Make the application that `import_path` in the config names. What varies comes as `user_config`, not as args."""
+    """Make what `import_path` names. Whatever varies comes as `user_config`: other args would restart the replicas."""
     from ray import serve
 
     from serving.replica import Replica
 
-    return serve.deployment(serve.ingress()(Replica), name=_DEPLOYMENT).bind()
+    deployment = serve.deployment(name=DEPLOYMENT)(serve.ingress()(Replica))
+    return deployment.bind()
 
 
 def application(run: Run, config: ServeConfig) -> dict[str, Any]:
-    """Describe the application in the form that Ray Serve's config files and REST interface have."""
+    """Describe the application in the form of Ray Serve's config files and REST interface."""
     scaling = config.autoscaling
     deployment = {
-        "name": _DEPLOYMENT,
+        "name": DEPLOYMENT,
         "user_config": config.replica(str(run.path.absolute())).model_dump(),
         "max_ongoing_requests": config.max_ongoing_requests,
         "ray_actor_options": {"num_cpus": config.num_cpus},
-        "autoscaling_config": {
-            "min_replicas": scaling.min_replicas,
-            "max_replicas": scaling.max_replicas,
-            "target_ongoing_requests": scaling.target_ongoing_requests,
-            "upscale_delay_s": scaling.upscale_delay_s,
-            "downscale_delay_s": scaling.downscale_delay_s,
-            "look_back_period_s": _LOOK_BACK_S,
-        },
+        "autoscaling_config": {**scaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
     }
     return {
         "http_options": {"host": config.host, "port": config.port},
-        "logging_config": {"enable_access_log": False},  # a line per request costs a part of the throughput
+        "logging_config": {"enable_access_log": False},  # a line for every request costs a part of the throughput
         "applications": [
             {"name": APPLICATION, "route_prefix": "/", "import_path": "serving.app:build", "deployments": [deployment]}
         ],
@@ -64,43 +61,48 @@ def application(run: Run, config: ServeConfig) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def served(run_path: str, config: ServeConfig) -> Iterator[str]:
-    """Serve a run inside the block, at the URL that the block is given; nothing is left listening after it.
+    """Serve a run inside the block, which is given the URL; nothing is left listening after it.
 
     Raises:
-        UserError: the run cannot be served, the port is taken, or the application does not become ready in time.
+        UserError: the run cannot be served, the port is taken, Ray Serve already runs here, or it is not ready in time.
     """
     run = Run.open(run_path)
-    check_retrieves(run)
+    check_run(run)
     config = settle_port(config)
     with cluster.connected():
-        _refuse_second_serve()
-        with stage(f"serve {run.record.run_id}") as remarks:
-            try:
+        _refuse_second_application()
+        try:
+            with stage(f"serve {run.record.run_id}") as remarks:
                 url = deploy(run, config)
                 health = wait_ready(url, config.start_timeout_s)
-            except BaseException:
-                stop()
-                raise
-            remarks.append(f"{health['items']:,} items, {health['users']:,} users")
-        if not health["users"]:
-            console.print(f"  no user histories: {run.record.dataset} cannot be read; user_id is answered by popularity")
-        try:
+                remarks.append(f"{health['items']:,} items, {health['users']:,} users")
+            if not health["users"]:
+                console.print(
+                    f"  warning: no user histories, {run.record.dataset} cannot be read where the replicas run; "
+                    "every user_id is answered by popularity",
+                    soft_wrap=True,
+                )
             yield url
         finally:
             stop()
 
 
 def deploy(run: Run, config: ServeConfig) -> str:
-    """Hand the application to Ray Serve, which starts if need be, and return the URL where it will answer."""
+    """Hand the application to Ray Serve, starting that if need be, and return the URL where it will answer.
+
+    A second call with another run changes the running replicas in place; host and port stay what they were.
+    """
     from ray import serve
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
     described = ServeDeploySchema.model_validate(application(run, config))
-    serve.start(http_options=described.http_options.model_dump(), logging_config=described.logging_config)
     cluster.quiet_ray()
-    _get_global_client().deploy_apps(described)
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::", "") else config.host
+    serve.start(http_options=described.http_options.model_dump(), logging_config=described.logging_config)
+    client = _get_global_client()
+    assert client is not None, "serve.start left no controller"
+    client.deploy_apps(described)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
@@ -108,26 +110,56 @@ def wait_ready(url: str, timeout_s: float) -> dict[str, Any]:
     """Wait until the application answers, and return what /healthz says.
 
     Raises:
-        UserError: it does not answer within the time; the message is Ray Serve's.
-        RuntimeError: it failed to start.
+        UserError: it does not answer in time, or a replica refuses the run; the message says what Ray Serve knows.
+        RuntimeError: it does not start.
     """
     from ray import serve
 
     deadline = time.monotonic() + timeout_s
     while True:
         found = serve.status().applications.get(APPLICATION)
-        status, message = (found.status, found.message) if found is not None else ("NOT_STARTED", "")
-        if status == "RUNNING":
-            return _get_json(f"{url}/healthz")
-        if status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise RuntimeError(f"the application does not start: {message}")
+        state, message = (found.status.value, found.message) if found is not None else ("NOT_STARTED", "")
+        if state == "DEPLOY_FAILED":
+            raise _failure(message)
+        if state == "RUNNING" and (health := _health(url)) is not None:
+            return health
         if time.monotonic() > deadline:
-            raise UserError(f"start_timeout_s: not ready after {timeout_s:g} s ({status}: {message or 'no message'})")
+            told = f"{state}: {message}" if message else state
+            raise UserError(f"start_timeout_s: not ready after {timeout_s:g} s ({told}); give it more time or CPUs")
         time.sleep(_POLL_S)
 
 
 def stop() -> None:
-    """Stop the application and Ray Serve with it."""
+    """Stop the application, and Ray Serve with it."""
     from ray import serve
 
-    serve.shutdown()
+    with contextlib.redirect_stdout(io.StringIO()):  # Ray prints there that a task of the stopped controller failed
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _refuse_second_application() -> None:
+    from ray import serve
+
+    status = serve.status()
+    if status.proxies or status.applications:
+        names = ", ".join(status.applications) or "no applications"
+        raise UserError(
+            f"Ray Serve already runs on this Ray ({names}), and deploying by config would replace what it serves; "
+            "stop it (`serve shutdown`), or unset RAY_ADDRESS to serve from a Ray of its own"
+        )
+
+
+def _health(url: str) -> dict[str, Any] | None:
+    """Ask /healthz directly, whatever $HTTP_PROXY says; None while the proxy has no route yet."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{url}/healthz", timeout=10) as answer:
+            health: dict[str, Any] = json.load(answer)
+            return health
+    except urllib.error.URLError:
+        return None
+
+
+def _failure(message: str) -> Exception:
+    refused = re.findall(r"UserError: (.+)", message)
+    return UserError(refused[-1]) if refused else RuntimeError(f"the application does not start: {message}")

@@ -23,7 +23,7 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that cannot be answered; the message says what was given, what is allowed and what to do."""
 
     def __init__(self, status: int, code: str, message: str) -> None:

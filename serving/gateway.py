@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serving.endpoints import ENDPOINTS
-from serving.errors import ErrorAnswer, ErrorBody, Refusal, request_id
+from serving.errors import ErrorAnswer, ErrorBody, RefusedError, request_id
 from serving.service import Service
 
 _DESCRIPTION = (
@@ -33,7 +33,7 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.state.service = service
     for router in ENDPOINTS.values():
         app.include_router(router)
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_such_thing)
     app.add_exception_handler(Exception, _failed)
@@ -41,7 +41,7 @@ def create_app(service: Service | None = None) -> FastAPI:
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, RefusedError)
     return _error(request, error.status, error.code, error.message)
 
 

@@ -1,4 +1,4 @@
-"""One replica: the app and the service behind it. Ray Serve calls these methods by their names; ray itself is not needed."""
+"""One replica: the app and the service behind it. Ray Serve calls it by method names; ray itself is not needed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -13,7 +13,7 @@ from raysys.configfile import build
 from raysys.errors import UserError
 from raysys.runs import Run
 from serving.config import ReplicaConfig
-from serving.errors import Refusal
+from serving.errors import RefusedError
 from serving.retrieval import Answer, Question, Retrieval
 from serving.users import Histories
 
@@ -50,11 +50,11 @@ def service_of(request: Request) -> Service:
     """Return the service that answers a request.
 
     Raises:
-        Refusal: none is loaded yet.
+        RefusedError: none is loaded yet.
     """
     service: Service | None = request.app.state.service
     if service is None:
-        raise Refusal(503, "not_ready", "no run is loaded yet; try again in a few seconds")
+        raise RefusedError(503, "not_ready", "no run is loaded yet; try again in a few seconds")
     return service
 
 

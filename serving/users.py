@@ -1,4 +1,4 @@
-"""What is known of users: their histories, read from the run's dataset through memory maps. Nothing is kept in Python."""
+"""What is known of users: their histories, read from the run's dataset through memory maps, never held in Python."""
 
 import bisect
 from dataclasses import dataclass
@@ -49,4 +49,5 @@ class Histories:
         return self.reader.rows(self.order_U[place : place + 1].astype(np.int64))
 
     def _id_of(self, row: np.int32) -> str:
-        return self.user_ids[int(row)].as_py()
+        user_id: str = self.user_ids[int(row)].as_py()
+        return user_id

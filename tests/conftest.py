@@ -76,3 +76,21 @@ def tiny_run(store, tiny_dataset):
             "evaluation": {"resamples": 50},
         }
     )
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command line in this process; gives (exit code, stdout, stderr)."""
+    from raysys.__main__ import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["raysys", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -12,7 +12,7 @@ from raysys.progress import console
 from tuning.plan import Plan
 from tuning.report import Leaderboard, TrialRecord, short_names, show
 from tuning.study import Study
-from tuning.trial import OBJECTIVE
+from tuning.trial import OBJECTIVE, read_failure, trial_directory
 
 
 class Observer:
@@ -55,17 +55,17 @@ class Observer:
             trial.status = "stopped"
         self._close(trial)
 
-    def failed(self, number: int, error: BaseException) -> None:
+    def failed(self, number: int) -> None:
         """A trial is over because of an error; the search goes on.
 
         Raises:
             UserError: the base itself cannot be trained as the search wants it, so no other trial could be.
         """
-        trial = self.board.trials[number]
-        trial.status, trial.reason = "failed", f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        trial, failure = self.board.trials[number], read_failure(trial_directory(self.study.trials, number))
+        trial.status, trial.reason = "failed", failure.reason
         self._close(trial)
-        if number == 0 and isinstance(error, UserError):
-            raise error
+        if number == 0 and failure.by_user:
+            raise UserError(f"{self.plan.where}: {failure.reason.removeprefix('UserError: ')}")
 
     def _close(self, trial: TrialRecord) -> None:
         trial.seconds = round(time.perf_counter() - self._started[trial.number], 3)
@@ -77,11 +77,12 @@ class Observer:
         names = short_names(list(trial.values))
         values = " ".join(f"{name}={show(value)}" for name, value in zip(names, trial.values.values(), strict=True))
         if trial.status == "failed":
-            found = trial.reason
+            found = (trial.reason or "").splitlines()[0]
         else:
             found = f"{self.board.metric} {show(trial.value)} at epoch {trial.best_epoch} of {trial.epochs}"
         mark = ", the best so far" if self.board.best is trial else ""
-        head = f"trial {trial.number + 1}/{self.plan.config.num_trials} {trial.status}"
+        ended = sum(other.status != "running" for other in self.board.trials.values())
+        head = f"{ended}/{self.plan.config.num_trials} trial {trial.number} {trial.status}"
         return f"{head}: {found}{mark} ({values}; {trial.seconds:.1f} s)"
 
     def _show(self, number: int) -> None:
@@ -90,4 +91,4 @@ class Observer:
         best = self.board.best
         tail = f", best {self.board.metric} {show(best.value)}" if best is not None else ""
         epochs = self.board.trials[number].epochs
-        self._live.update(f"trial {number + 1}/{self.plan.config.num_trials}, epoch {epochs + 1}{tail}")
+        self._live.update(f"trial {number} of {self.plan.config.num_trials}, epoch {epochs + 1}{tail}")

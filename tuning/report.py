@@ -4,7 +4,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rich.console import Console
 from rich.table import Table
+
+from raysys.progress import console
 
 Status = Literal["running", "finished", "stopped", "failed"]
 _SHOWN = 20
@@ -56,13 +59,19 @@ class Leaderboard:
         return trial.status == "failed", trial.value if self.lower_is_better else -trial.value, trial.number
 
 
+def print_leaderboard(board: Leaderboard) -> None:
+    """Print the best trials on stderr."""
+    wide = console if console.is_terminal else Console(stderr=True, width=160, highlight=False)
+    wide.print(leaderboard_table(board))
+
+
 def leaderboard_table(board: Leaderboard) -> Table:
     """Return the best trials as a table."""
     ranked = board.ranked()
     table = Table(title=f"{len(ranked)} trials by {board.metric}, best first", title_justify="left")
     paths = list(ranked[0].values) if ranked else []
     for column in ("trial", "status", board.metric, "epoch", *short_names(paths), "seconds"):
-        table.add_column(column, justify="left" if column == "status" else "right")
+        table.add_column(column, justify="left" if column == "status" else "right", overflow="fold")
     for trial in ranked[:_SHOWN]:
         at = f"{trial.best_epoch or '-'} of {trial.epochs}"
         values = [show(trial.values[path]) for path in paths]

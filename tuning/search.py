@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from raysys import cluster
 from raysys.errors import UserError
-from raysys.progress import console
 from tuning.observer import Observer
 from tuning.plan import Plan
-from tuning.report import Leaderboard, leaderboard_table, show
+from tuning.report import Leaderboard, print_leaderboard, show
 from tuning.schedulers import SCHEDULERS
 from tuning.study import Study
 from tuning.trial import OBJECTIVE, TrialJob, run_trial
@@ -36,7 +35,7 @@ def search(plan: Plan, output: str | Path | None = None) -> tuple[Study, Leaderb
     study = Study.create(base.root, base.project, output)
     study.write_config(plan.config)
     board = _run_trials(plan, study)
-    console.print(leaderboard_table(board), width=None if console.is_terminal else 120)
+    print_leaderboard(board)
     best = board.best
     if best is None:
         reasons = "; ".join(sorted({trial.reason or "no reason" for trial in board.trials.values()}))
@@ -50,7 +49,7 @@ def _run_trials(plan: Plan, study: Study) -> Leaderboard:
     cluster.prepare_environment()
     # Otherwise Tune ends the search on Ctrl-C as if it were complete.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    with _quiet(), cluster.connected():
+    with cluster.connected(), _quiet():
         _check_cores(plan.config.cpus_per_trial)
         with Observer(plan, study) as observer:
             try:
@@ -67,7 +66,7 @@ def _tuner(plan: Plan, study: Study, observer: Observer) -> "Tuner":
     job = TrialJob(config.base, config.metric, config.cpus_per_trial, str(study.trials))
     numbers = itertools.count()
     scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler)  # type: ignore[attr-defined]
-    resources = {"cpu": config.cpus_per_trial, "gpu": int(plan.candidate({}).training.gpu)}
+    resources = {"cpu": float(config.cpus_per_trial), "gpu": float(config.base["training"]["gpu"])}
     return tune.Tuner(
         tune.with_resources(partial(_trial, job=job), resources),
         tune_config=tune.TuneConfig(
@@ -104,14 +103,15 @@ def _proposals(plan: Plan, study: Study) -> "OptunaSearch":
         n_startup_trials=min(10, max(3, config.num_trials // 4)),  # at the default of 10 a short search is random
         constant_liar=config.max_concurrent > 1,
     )
-    mode, name = "minimize" if plan.lower_is_better else "maximize", study.path.name
-    begun = optuna.create_study(storage=storage, study_name=name, direction=mode)
+    mode, name = "min" if plan.lower_is_better else "max", study.path.name
+    direction = optuna.study.StudyDirection.MINIMIZE if plan.lower_is_better else optuna.study.StudyDirection.MAXIMIZE
+    begun = optuna.create_study(storage=storage, study_name=name, direction=direction)
     # Here rather than as points_to_evaluate, which must name every path of the space.
     begun.enqueue_trial(plan.first_values)
     return OptunaSearch(
         space={path: part.domain() for path, part in plan.space.items()},
         metric=OBJECTIVE,
-        mode=mode[:3],
+        mode=mode,
         sampler=sampler,
         study_name=name,
         storage=storage,
@@ -125,30 +125,25 @@ def _callback(observer: Observer) -> "Callback":
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             observer.started(int(str(trial)), trial.config)
 
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict, **info: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
             observer.reported(int(str(trial)), result)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             observer.ended(int(str(trial)))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            observer.failed(int(str(trial)), _cause(trial.get_pickled_error()))
+            observer.failed(int(str(trial)))
 
     return Tell()
-
-
-def _cause(error: BaseException | None) -> BaseException:
-    """Return what a trial raised, from inside what Ray made of it."""
-    while (inner := getattr(error, "cause", None) or getattr(error, "__cause__", None)) is not None:
-        error = inner
-    return error or RuntimeError("the worker died")
 
 
 def _check_cores(wanted: int) -> None:
     """Refuse a trial that cannot be placed: Ray would wait for ever. A real cluster may grow, so it is left alone."""
     import ray
 
-    cores = int(ray.cluster_resources().get("CPU", 0))
+    cores = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     if wanted > cores and "RAY_ADDRESS" not in os.environ:
         raise UserError(f"cpus_per_trial: {wanted}, but Ray has {cores} cores here; ask for fewer")
 

@@ -137,7 +137,7 @@ class Choice(Distribution):
 
     def probes(self) -> tuple[Any, ...]:
         """Return every value."""
-        return self.config.values
+        return tuple(self.config.values)
 
     def contains(self, value: Any) -> bool:
         """Tell whether the value is one of them."""

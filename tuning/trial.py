@@ -1,9 +1,12 @@
 """One trial: the base with some values changed, trained by the ordinary loop. Plain torch, no ray."""
 
+import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from raysys.errors import UserError, nearest
 from raysys.evaluation.protocol import lower_is_better
 
 Metrics = dict[str, float]
-HISTORY = "history.jsonl"
+_ERROR = "error.json"
+_KEPT = ("history.jsonl", _ERROR)
 OBJECTIVE = "objective"
 """What trials report beside the metrics: the search's metric at their best epoch so far."""
 
@@ -28,6 +32,16 @@ class TrialJob:
     threads: int
     directory: str
     """Every trial writes into its own number below it."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended a trial."""
+
+    reason: str
+    by_user: bool
+    """Whether the config is at fault (a UserError), rather than numbers or machines."""
+    traceback: str
 
 
 class Standing:
@@ -83,14 +97,16 @@ def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Cal
 
     directory = trial_directory(job.directory, number)
     directory.mkdir(parents=True, exist_ok=True)
-    config = resolve(candidate(job.base, values, job.metric, f"trial {number}"))
-    standing = Standing(config, job.metric)
+    with _failure_recorded(directory):
+        config = resolve(candidate(job.base, values, job.metric, f"trial {number}"))
+        standing = Standing(config, job.metric)
 
-    def on_epoch(metrics: Metrics) -> None:
-        if standing.update(metrics):
-            report({**metrics, OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished})
+        def on_epoch(metrics: Metrics) -> None:
+            if standing.update(metrics):
+                own = {OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished}
+                report({**metrics, **own})
 
-    run_loop(with_threads(config, job.threads), directory, on_epoch)
+        run_loop(with_threads(config, job.threads), directory, on_epoch)
 
 
 def with_threads(config: RunConfig, threads: int) -> RunConfig:
@@ -105,13 +121,32 @@ def trial_directory(parent: str | Path, number: int) -> Path:
     return Path(parent) / f"{number:03d}"
 
 
+def read_failure(directory: Path) -> Failure:
+    """Return what ended a failed trial."""
+    path = directory / _ERROR
+    if not path.is_file():
+        return Failure("the worker died, perhaps for lack of memory", False, "")
+    return Failure(**json.loads(path.read_text()))
+
+
 def sweep(directory: Path) -> None:
-    """Remove what a trial leaves behind, weights and checkpoints, but not its history."""
+    """Remove what a trial leaves behind, weights and checkpoints, but not its history and its error."""
     for path in directory.glob("*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name != HISTORY:
+        elif path.name not in _KEPT:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _failure_recorded(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        failure = Failure(reason, isinstance(error, UserError), traceback.format_exc())
+        (directory / _ERROR).write_text(json.dumps(asdict(failure), indent=1))
+        raise
 
 
 def _judged_by(config: RunConfig, metric: str, where: str) -> RunConfig:

@@ -11,7 +11,7 @@ from raysys.configfile import build
 from raysys.data.batches import ShardReader
 from raysys.data.catalog import build_catalog
 from raysys.data.config import IngestConfig
-from raysys.data.dataset import Dataset, Manifest
+from raysys.data.dataset import Dataset, Manifest, commit
 from raysys.data.files import read_arrow, write_arrow
 from raysys.data.passes import EncodeLanes, GatherLanes, Plan, ReadPieces, format_of
 from raysys.data.vocabulary import Vocabulary, merge_items
@@ -36,7 +36,7 @@ def contract_dataset(tmp_path_factory) -> Dataset:
     parts = [json.loads(text) for text in encoded["summary"].to_pylist()]
     write_arrow(pa.concat_tables([read_arrow(p) for p in sorted((plan.staging / "rows").iterdir())]), path / "rows.arrow")
     label_sum, label_count = np.sum([part["labels"]["rating"] for part in parts], axis=0)
-    return Dataset(
+    return commit(
         path,
         Manifest(
             project="contracts",

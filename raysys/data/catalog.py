@@ -86,7 +86,7 @@ def _read(path: str) -> pa.Table:
         with pa.input_stream(path, compression="detect") as stream:
             return pyarrow.json.read_json(stream)
     if name.endswith((".csv", ".tsv")):
-        return pa.concat_tables([rows for rows, _ in read_text(path, "," if name.endswith(".csv") else "\t")])
+        return pa.concat_tables([rows for rows, _, _ in read_text(path, "," if name.endswith(".csv") else "\t")])
     raise UserError(f"items.path: {path}: an item table ends in .parquet, .csv, .tsv or .jsonl (plain or .gz)")
 
 

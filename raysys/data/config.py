@@ -9,6 +9,7 @@ from raysys.component import FrozenConfig, OneOf
 from raysys.data.formats import FORMATS
 from raysys.data.formats.source import ItemsConfig, SourceConfig
 from raysys.data.splitting import SPLITS, LeaveOneOut
+from raysys.errors import nearest
 
 Source = Annotated[SourceConfig, OneOf(FORMATS, tag="format")]
 SplitConfig = Annotated[FrozenConfig, OneOf(SPLITS, default="leave_one_out")]
@@ -40,18 +41,15 @@ class IngestConfig(FrozenConfig):
     def _one_source_at_top_level(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        loose = {key: inner for key, inner in value.items() if key not in cls.model_fields}
         sources = value.get("sources") or [{}]
-        if not loose or not isinstance(sources, list | tuple) or len(sources) != 1:
+        if not isinstance(sources, list | tuple) or len(sources) != 1 or not isinstance(sources[0], Mapping):
             return value
-        if not isinstance(sources[0], Mapping) or not _belongs_to_source({**sources[0], **loose}, loose):
-            return value
+        part = FORMATS.get(str(sources[0].get("format", value.get("format"))))
+        fields = part.Config.model_fields if part else SourceConfig.model_fields
+        loose = {
+            key: inner
+            for key, inner in value.items()
+            if key not in cls.model_fields and (key in fields or key == "format" or not nearest(key, cls.model_fields))
+        }
         kept = {key: inner for key, inner in value.items() if key not in loose}
-        return {**kept, "sources": [{**sources[0], **loose}]}
-
-
-def _belongs_to_source(source: Mapping[str, Any], loose: Mapping[str, Any]) -> bool:
-    part = FORMATS.get(str(source.get("format")))
-    if part is None:
-        return "format" in loose
-    return any(key in part.Config.model_fields for key in loose)
+        return {**kept, "sources": [{**sources[0], **loose}]} if loose else value

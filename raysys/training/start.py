@@ -22,14 +22,14 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises:
         UserError: dataset or parent do not exist, or the dataset lacks what a task needs.
     """
-    dataset = Dataset.open(config.dataset or Path(config.root) / "datasets" / config.project)
-    changes: dict[str, object] = {"dataset": str(dataset.path.absolute())}
+    changes: dict[str, object] = {}
     if config.start_from is not None:
         parent = find_run(config.start_from, config.root)
         changes["start_from"] = str(parent.path.absolute())
         if "model" not in config.model_fields_set:
             changes["model"] = parent.config.model
-    resolved = config.model_copy(update=changes)
+    dataset = Dataset.open(config.dataset or Path(config.root) / "datasets" / config.project)
+    resolved = config.model_copy(update={**changes, "dataset": str(dataset.path.absolute())})
     if not len(dataset.rows) or not dataset.manifest.events_by_split["train"]:
         raise UserError(f"dataset {dataset.path}: no training events; check `split:` of the ingest config")
     MultiTask(resolved.model, resolved.tasks, dataset.manifest)  # tells at once what the dataset lacks

@@ -1,4 +1,4 @@
-"""GET /healthz: is there a run that answers, and what does it know?"""
+"""GET /healthz: which run answers, and what it knows."""
 
 from typing import Literal
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
-from serving.errors import Refusal, request_id
+from serving.errors import RefusedError, request_id
 from serving.retrieval import Question, Source
 from serving.service import Service, service_of
 
@@ -87,5 +87,5 @@ async def recommend(
 def _depth(body: RecommendRequest, service: Service) -> int:
     k = service.config.k if body.k is None else body.k
     if k > service.config.k_max:
-        raise Refusal(400, "bad_request", f"body.k: at most {service.config.k_max} items (k_max), not {k}")
+        raise RefusedError(400, "bad_request", f"body.k: at most {service.config.k_max} items (k_max), not {k}")
     return k

@@ -60,7 +60,9 @@ class MovieLens(EventFormat):
         separator = _LAYOUTS[Path(piece.path).name][0]
         rows: list[tuple[int, list[str]]] = []
         bad: list[tuple[int, str]] = []
-        for number, line in enumerate(Path(piece.path).read_text(encoding="latin-1").splitlines(), start=1):
+        for number, line in enumerate(_lines(Path(piece.path)), start=1):
+            if not line:
+                continue
             fields = line.split(separator)
             rows.append((number, fields)) if len(fields) == 4 else bad.append((number, line))
         users, items, ratings, times = zip(*(fields for _, fields in rows), strict=True) if rows else ((), (), (), ())
@@ -83,7 +85,7 @@ class MovieLens(EventFormat):
         path = ratings.parent / name
         if not path.exists():
             return None
-        rows = [line.split(separator) for line in path.read_text(encoding="latin-1").splitlines() if line]
+        rows = [line.split(separator) for line in _lines(path) if line.count(separator) >= 2]
         genres = [_genres(row, separator) for row in rows]
         return pa.table({"item_id": [row[0] for row in rows], "title": [row[1] for row in rows], "genres": genres})
 
@@ -98,6 +100,10 @@ class MovieLens(EventFormat):
             f"path: {root}: no MovieLens release here; the directory must hold {' or '.join(_LAYOUTS)} "
             "(unpack ml-100k.zip or ml-1m.zip from GroupLens)"
         )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="latin-1").split("\n")  # splitlines would also cut at latin-1's control characters
 
 
 def _genres(row: list[str], separator: str) -> str:

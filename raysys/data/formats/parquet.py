@@ -8,7 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysys.data.formats.delimited import rename
-from raysys.data.formats.source import MALFORMED, Columns, EventFormat, Piece, RawEvents, SourceConfig, find_files
+from raysys.data.formats.source import (
+    MALFORMED,
+    Columns,
+    EventFormat,
+    Piece,
+    RawEvents,
+    SourceConfig,
+    check_columns,
+    find_files,
+)
 from raysys.errors import UserError
 
 
@@ -36,10 +45,10 @@ class Parquet(EventFormat):
     def read(self, piece: Piece) -> Iterator[RawEvents]:
         """Yield the one table of a row group."""
         file = _open(piece.path)
+        wanted = self.config.columns.wanted()
+        check_columns(piece.path, wanted, file.schema_arrow.names)
         first = 1 + sum(file.metadata.row_group(group).num_rows for group in range(piece.group))
-        columns = self.config.columns
-        wanted = {columns.user_id, columns.item_id, columns.timestamp, columns.event, *columns.labels.values()}
-        table = file.read_row_group(piece.group, columns=[name for name in file.schema_arrow.names if name in wanted])
+        table = file.read_row_group(piece.group, columns=sorted(set(wanted.values())))
         rows = pa.array(np.arange(first, first + table.num_rows, dtype=np.int64))
         yield RawEvents(rename(table, self.config, piece.path, rows), MALFORMED.empty_table())
 

@@ -51,7 +51,7 @@ class Sequences(EventFormat):
                 "user_id": users.take(owner),
                 "item_id": items,
                 "event": pa.repeat(pa.scalar(self.config.event), len(items)),
-                "timestamp": pa.nulls(len(items), pa.int64()),
+                "timestamp": pa.nulls(len(items)),
                 "row": pa.array(np.array(rows, dtype=np.int64)).take(owner),
             }
         )

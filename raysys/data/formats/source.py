@@ -3,7 +3,7 @@
 import glob
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,8 @@ from typing import ClassVar
 import pyarrow as pa
 
 from raysys.component import FrozenConfig
-from raysys.errors import UserError
+from raysys.data.schema import LABEL_PREFIX
+from raysys.errors import UserError, nearest
 
 
 class Columns(FrozenConfig):
@@ -25,6 +26,12 @@ class Columns(FrozenConfig):
     """A column that names the event of a row; without it every row is the source's `event`."""
     labels: dict[str, str] = {}
     """Label name to column."""
+
+    def wanted(self) -> dict[str, str]:
+        """Return the configured columns by their names in EVENTS."""
+        named = {"user_id": self.user_id, "item_id": self.item_id, "timestamp": self.timestamp, "event": self.event}
+        labels = {LABEL_PREFIX + name: column for name, column in self.labels.items()}
+        return {name: column for name, column in named.items() if column is not None} | labels
 
 
 class SourceConfig(FrozenConfig):
@@ -64,6 +71,7 @@ class RawEvents:
     """Rows as a format found them, before validation. `table` holds text or numbers; nothing is dropped yet."""
 
     table: pa.Table  # user_id, item_id, event, timestamp, label.* : any type; row: i64, from 1 within the file
+    # A timestamp of Arrow's null type says that the log has no times; a null in any other type is a missing value.
     malformed: pa.Table  # row i64, record string: lines that are not rows at all
 
 
@@ -98,6 +106,23 @@ class EventFormat(ABC):
     def items(self) -> pa.Table | None:
         """Return the item table that comes with the log (item_id, title, ...), if there is one."""
         return None
+
+
+def check_columns(path: str, wanted: Mapping[str, str], found: Sequence[str]) -> None:
+    """Check that every configured column is in a file, once.
+
+    Raises:
+        UserError: one is missing or stands there twice.
+    """
+    for name, column in wanted.items():
+        place = f"columns.{name.replace(LABEL_PREFIX, 'labels.', 1)}"
+        if column not in found:
+            raise UserError(
+                f"{path}: {place}: there is no column {column!r}{nearest(column, found)} "
+                f"(the file has: {', '.join(found)})"
+            )
+        if list(found).count(column) > 1:
+            raise UserError(f"{path}: {place}: the file has more than one column {column!r}; rename one of them")
 
 
 def find_files(path: str) -> list[str]:

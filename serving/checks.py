@@ -1,0 +1,47 @@
+"""What is checked before anything starts: whether the run can be served, and whether the port is free."""
+
+import errno
+import socket
+from typing import Any
+
+from raysys.errors import UserError
+from raysys.runs import Run
+from serving.config import ServeConfig
+
+
+def check_run(run: Run) -> None:
+    """Refuse a run that cannot answer.
+
+    Raises:
+        UserError: its files are damaged, or none of its tasks retrieves.
+    """
+    from raysys.tasks import TASKS
+    from raysys.tasks.task import Retrieves
+
+    tasks: dict[str, Any] = dict(run.config.tasks)
+    if not any(issubclass(TASKS[task.kind], Retrieves) for task in tasks.values()):
+        names = ", ".join(tasks)
+        raise UserError(
+            f"RUN {run.record.run_id}: none of its tasks ({names}) retrieves items; train with next_item among them"
+        )
+
+
+def settle_port(config: ServeConfig) -> ServeConfig:
+    """Return the config with a port that is free now: its own, or any free one for 0.
+
+    Raises:
+        UserError: something listens there already, or the host is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return config.model_copy(update={"port": probe.getsockname()[1]})
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port: {config.port} on {config.host} is in use; stop what listens there, or give another --port "
+                "(0 takes any free one)"
+            ) from None
+        raise UserError(f"host, port: cannot listen on {config.host}:{config.port} ({error.strerror})") from None

@@ -1,0 +1,123 @@
+"""raysys serve: run -> endpoint."""
+
+import contextlib
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from json import dumps
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raysys.commands.options import AsJson, DryRun, Root, RunName, Settings, print_json, print_plan
+
+if TYPE_CHECKING:
+    from raysys.runs import Run
+    from serving.config import ServeConfig
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve(
+    run: RunName,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="How to serve; see docs/serving.md.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any free one [8000].")] = None,
+    settings: Settings = None,
+    root: Root = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Answer for a run over HTTP until Ctrl-C; prints the URL when it is ready."""
+    import raysys
+    from raysys import cluster
+    from serving.checks import check_run, settle_port
+
+    checked = _config(config, settings, host=host, port=port)
+    opened = raysys.load(run, root)
+    check_run(opened)
+    checked = settle_port(checked)
+    if dry_run:
+        plan = _plan(opened, checked)
+        print_json(plan) if json else print_plan(plan)
+        return
+    ended = contextlib.suppress(KeyboardInterrupt)  # the way to stop it: nothing went wrong
+    with cluster.connected(), _one_interrupt(), served(str(opened.path), checked) as url, ended:
+        _say_how_to_try(opened, url)
+        print_json({"url": url, "run": opened.record.run_id}) if json else print(url)
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+def served(run_path: str, config: "ServeConfig | Mapping[str, Any]") -> contextlib.AbstractContextManager[str]:
+    """Serve a run inside a `with` block, which is given the URL; nothing is left listening after it."""
+    from raysys.configfile import build
+    from serving.app import served as serve_run
+    from serving.config import ServeConfig
+
+    checked = config if isinstance(config, ServeConfig) else build(ServeConfig, dict(config), "serve")
+    return serve_run(run_path, checked)
+
+
+def _config(path: Path | None, settings: list[str] | None, **given: Any) -> "ServeConfig":
+    from raysys.configfile import apply_settings, build, read_yaml
+    from serving.config import ServeConfig
+
+    node = read_yaml(path) if path is not None else {}
+    node |= {key: value for key, value in given.items() if value is not None}
+    return build(ServeConfig, apply_settings(node, settings or []), str(path) if path is not None else "serve")
+
+
+def _plan(run: "Run", config: "ServeConfig") -> dict[str, Any]:
+    from raysys.data.dataset import Dataset
+    from raysys.errors import UserError
+
+    try:
+        users = Dataset.open(run.record.dataset).manifest.num_users
+    except UserError:
+        users = 0
+    scaling = config.autoscaling
+    return {
+        "run": run.record.run_id,
+        "url": f"http://{config.host}:{config.port}",
+        "items": run.manifest.num_items,
+        "users": users,
+        "replicas": f"{scaling.min_replicas} to {scaling.max_replicas}",
+        "cpus": f"{scaling.min_replicas * config.num_cpus:g} to {scaling.max_replicas * config.num_cpus:g}",
+        "expected_memory_bytes_per_replica": (450 << 20) + run.record.parameters * 4 * 2 + users * 4,
+    }
+
+
+def _say_how_to_try(run: "Run", url: str) -> None:
+    from raysys.progress import console
+
+    history = run.vocabulary.decode(run.catalog.popularity.argsort()[-1:]).to_pylist()
+    body = shlex.quote(dumps({"history": history, "k": 5}))
+    command = f"curl -s {url}/v1/recommend -H 'content-type: application/json' -d {body}"
+    console.print(f"  try: {command}", markup=False, soft_wrap=True)
+    console.print(f"  docs: {url}/docs   stop: Ctrl-C", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM begin an orderly end, and let no second one cut it short."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in signals:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
