@@ -264,7 +264,10 @@ def test_defaults_fill_a_sparse_config():
         ({"coutn": 3}, "here: unknown key 'coutn'; did you mean 'count'? (allowed: count, inner, "),
         ({"zzz": 3}, "here: unknown key 'zzz' (allowed:"),
         ({1: 3}, "here: unknown key '1'"),
-        ({"count": "many"}, "here: count: Input should be a valid integer, unable to parse string as an integer, not 'm"),
+        (
+            {"count": "many"},
+            "here: count: Input should be a valid integer, unable to parse string as an integer, not 'm",
+        ),
         ({"count": 1.5}, "here: count: Input should be a valid integer"),
         ({"count": None}, "here: count: Input should be a valid integer, not None"),
         ({"count": [1]}, "here: count: Input should be a valid integer, not [1]"),

@@ -12,7 +12,7 @@ from raysys.progress import console
 from tuning.plan import Plan
 from tuning.report import Leaderboard, TrialRecord, short_names, show
 from tuning.study import Study
-from tuning.trial import OBJECTIVE, read_failure, trial_directory
+from tuning.trial import OBJECTIVE, read_failure, sweep, trial_directory
 
 
 class Observer:
@@ -62,14 +62,14 @@ class Observer:
             UserError: the base itself cannot be trained as the search wants it, so no other trial could be.
         """
         trial, failure = self.board.trials[number], read_failure(trial_directory(self.study.trials, number))
-        trial.status, trial.reason = "failed", failure.reason
-        self._close(trial)
         if number == 0 and failure.by_user:
             raise UserError(f"{self.plan.where}: {failure.reason.removeprefix('UserError: ')}")
+        trial.status, trial.reason = "failed", failure.reason
+        self._close(trial)
 
     def _close(self, trial: TrialRecord) -> None:
         trial.seconds = round(time.perf_counter() - self._started[trial.number], 3)
-        self.study.sweep(trial.number)
+        sweep(trial_directory(self.study.trials, trial.number))
         self.study.write_leaderboard(self.board)
         console.print(f"  {self._line(trial)}", soft_wrap=True, markup=False)
 
@@ -91,4 +91,4 @@ class Observer:
         best = self.board.best
         tail = f", best {self.board.metric} {show(best.value)}" if best is not None else ""
         epochs = self.board.trials[number].epochs
-        self._live.update(f"trial {number} of {self.plan.config.num_trials}, epoch {epochs + 1}{tail}")
+        self._live.update(f"trial {number} of {self.plan.config.num_trials}: {epochs} epochs{tail}")

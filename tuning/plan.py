@@ -127,3 +127,7 @@ def _check_metric(metric: str, base: RunConfig, where: str) -> None:
             f"{where}: metric: {metric!r} is not a validation metric of the base{nearest(task, tasks)}; "
             f"write TASK.METRIC, for example next_item.ndcg@10 (tasks: {', '.join(tasks)})"
         )
+    depth = metric.partition("@")[2]
+    if depth and depth not in map(str, base.evaluation.k):
+        depths = ", ".join(map(str, base.evaluation.k))
+        raise UserError(f"{where}: metric: {metric!r}: evaluation.k of the base has no {depth} (it has: {depths})")

@@ -34,7 +34,13 @@ def search(plan: Plan, output: str | Path | None = None) -> tuple[Study, Leaderb
     base = plan.candidate({})
     study = Study.create(base.root, base.project, output)
     study.write_config(plan.config)
-    board = _run_trials(plan, study)
+    try:
+        board = _run_trials(plan, study)
+    except UserError:
+        shutil.rmtree(study.path)
+        raise
+    finally:
+        study.sweep()
     print_leaderboard(board)
     best = board.best
     if best is None:
@@ -122,21 +128,27 @@ def _callback(observer: Observer) -> "Callback":
     from ray.tune import Callback
 
     class Tell(Callback):
+        def __init__(self, observer: Observer) -> None:
+            self.observer = observer
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Callback, ()  # Tune pickles its callbacks for a restore that never happens here
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            observer.started(int(str(trial)), trial.config)
+            self.observer.started(int(str(trial)), trial.config)
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            observer.reported(int(str(trial)), result)
+            self.observer.reported(int(str(trial)), result)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            observer.ended(int(str(trial)))
+            self.observer.ended(int(str(trial)))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            observer.failed(int(str(trial)))
+            self.observer.failed(int(str(trial)))
 
-    return Tell()
+    return Tell(observer)
 
 
 def _check_cores(wanted: int) -> None:

@@ -11,7 +11,7 @@ from raysys.configfile import dump_yaml
 from raysys.errors import UserError
 from tuning.config import TuneConfig
 from tuning.report import Leaderboard
-from tuning.trial import sweep, trial_directory
+from tuning.trial import sweep
 
 
 class Study:
@@ -79,9 +79,10 @@ class Study:
         """Write the best config, with a remark at its head."""
         _write(self.best, f"# {remark}\n{dump_yaml(config.model_dump(mode='json'))}")
 
-    def sweep(self, number: int) -> None:
-        """Remove the weights and checkpoints of a trial."""
-        sweep(trial_directory(self.trials, number))
+    def sweep(self) -> None:
+        """Remove what interrupted trials have left."""
+        for directory in self.trials.glob("*"):
+            sweep(directory)
 
     def summary(self, board: Leaderboard) -> dict[str, Any]:
         """Return the outcome as plain values, for --json."""

@@ -143,7 +143,8 @@ def _failure_recorded(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        # `candidate` wrote the search's metric there, so that is where the loop complains.
+        reason = f"{type(error).__name__}: {error}".replace("training.early_stopping.metric: ", "metric: ")
         failure = Failure(reason, isinstance(error, UserError), traceback.format_exc())
         (directory / _ERROR).write_text(json.dumps(asdict(failure), indent=1))
         raise

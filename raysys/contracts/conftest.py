@@ -34,7 +34,8 @@ def contract_dataset(tmp_path_factory) -> Dataset:
     build_catalog(items, None).save(path / "catalog.arrow")
     encoded = EncodeLanes(plan, EVENT_NAMES)(pa.table({"lane": [0, 1]}))
     parts = [json.loads(text) for text in encoded["summary"].to_pylist()]
-    write_arrow(pa.concat_tables([read_arrow(p) for p in sorted((plan.staging / "rows").iterdir())]), path / "rows.arrow")
+    rows = [read_arrow(part) for part in sorted((plan.staging / "rows").iterdir())]
+    write_arrow(pa.concat_tables(rows), path / "rows.arrow")
     label_sum, label_count = np.sum([part["labels"]["rating"] for part in parts], axis=0)
     return commit(
         path,

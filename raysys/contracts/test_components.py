@@ -38,7 +38,8 @@ def _config(registry: str, kind: str) -> FrozenConfig:
 @pytest.mark.parametrize(("registry", "kind"), PARTS)
 def test_name_is_kind(registry, kind):
     tag = REGISTRIES[registry][1]
-    assert getattr(_config(registry, kind), tag) == kind, f"{registry}[{kind!r}].Config must say `{tag}: Literal[{kind!r}]`"
+    given = getattr(_config(registry, kind), tag)
+    assert given == kind, f"{registry}[{kind!r}].Config must say `{tag}: Literal[{kind!r}]`"
 
 
 @pytest.mark.parametrize(("registry", "kind"), PARTS)

@@ -13,7 +13,10 @@ from raysys.data.files import read_arrow, write_arrow
 from raysys.data.formats.delimited import read_text
 from raysys.data.formats.source import ItemsConfig, find_files
 from raysys.data.schema import FIRST_ITEM
+from raysys.data.validation import as_text
 from raysys.errors import UserError, nearest
+
+_BLOCK_BYTES = 16 << 20  # no line of a JSON table may be longer
 
 
 class Catalog:
@@ -59,23 +62,34 @@ def build_catalog(train_items: pa.Table, details: pa.Table | None) -> Catalog:
 def read_details(config: ItemsConfig) -> pa.Table:
     """Read the configured item table: item_id, title and the named categories, as text.
 
+    Where an item has several rows, the first counts.
+
     Raises:
-        UserError: the file's kind is not known, or a named column is missing.
+        UserError: the file's kind is not known, it cannot be read, or a named column is missing.
     """
-    table = pa.concat_tables([_read(path) for path in find_files(config.path)], promote_options="permissive")
-    wanted = {"item_id": config.id, **{name: name for name in config.categories}}
-    if config.title is not None:
-        wanted["title"] = config.title
-    for name, column in wanted.items():
-        if column not in table.column_names:
-            raise UserError(
-                f"items.{'id' if name == 'item_id' else name}: {config.path} has no column {column!r}"
-                f"{nearest(column, table.column_names)} (it has: {', '.join(table.column_names)})"
-            )
-    columns = {name: _plain_text(table[column]) for name, column in wanted.items()}
+    try:
+        table = pa.concat_tables([_read(path) for path in find_files(config.path)], promote_options="permissive")
+        columns = {name: _column(table, name, column, config) for name, column in _wanted(config).items()}
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
+        raise UserError(f"items.path: {config.path}: cannot be read as a table of items: {error}") from None
     first = pa.table(columns).append_column("place", pa.array(np.arange(table.num_rows)))
     kept = first.group_by("item_id").aggregate([("place", "min")])["place_min"]
     return first.take(kept).drop_columns(["place"])
+
+
+def _wanted(config: ItemsConfig) -> dict[str, str]:
+    wanted = {"item_id": config.id, **{name: name for name in config.categories}}
+    return wanted if config.title is None else {**wanted, "title": config.title}
+
+
+def _column(table: pa.Table, name: str, column: str, config: ItemsConfig) -> pa.ChunkedArray:
+    if column not in table.column_names:
+        place = {"item_id": "id", "title": "title"}.get(name, "categories")
+        raise UserError(
+            f"items.{place}: {config.path} has no column {column!r}{nearest(column, table.column_names)} "
+            f"(it has: {', '.join(table.column_names)})"
+        )
+    return as_text(table[column]) if name == "item_id" else _plain_text(table[column])
 
 
 def _read(path: str) -> pa.Table:
@@ -84,13 +98,17 @@ def _read(path: str) -> pa.Table:
         return pq.read_table(path)
     if name.endswith((".jsonl", ".ndjson", ".json")):
         with pa.input_stream(path, compression="detect") as stream:
-            return pyarrow.json.read_json(stream)
+            return pyarrow.json.read_json(stream, pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES))
     if name.endswith((".csv", ".tsv")):
-        return pa.concat_tables([rows for rows, _, _ in read_text(path, "," if name.endswith(".csv") else "\t")])
+        parts = [rows for rows, _, _ in read_text(path, "," if name.endswith(".csv") else "\t")]
+        if not parts:
+            raise UserError(f"items.path: {path}: the table has a header and no rows")
+        return pa.concat_tables(parts)
     raise UserError(f"items.path: {path}: an item table ends in .parquet, .csv, .tsv or .jsonl (plain or .gz)")
 
 
 def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_nested(column.type):
-        return pa.chunked_array([pa.array([None if v is None else json.dumps(v) for v in column.to_pylist()])])
+        texts = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
     return pc.cast(column, pa.string())

@@ -16,6 +16,7 @@ from raysys.errors import UserError
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+_PARTS = {"staging", "shards", "rejected", "vocabulary.arrow", "catalog.arrow", "rows.arrow"}
 
 
 class Manifest(BaseModel):
@@ -116,16 +117,21 @@ def new_version(path: Path) -> Path:
     Raises:
         UserError: the path exists and is something else than a dataset directory.
     """
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not list(path.glob("v[0-9]*")))):
-        raise UserError(f"-o {path}: exists and is not a dataset directory; give another path")
     whole = versions(path)
-    for old in path.glob("v[0-9]*"):
-        if old not in whole:
-            shutil.rmtree(old)
+    leftovers = [old for old in path.glob("v[0-9]*") if old not in whole and _is_leftover(old)]
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not whole and not leftovers)):
+        raise UserError(f"-o {path}: exists and is not a dataset directory; give another path")
+    for old in leftovers:
+        shutil.rmtree(old)
     number = 1 + max((int(old.name[1:]) for old in whole), default=0)
     fresh = path / f"v{number:04d}"
     fresh.mkdir(parents=True)
     return fresh
+
+
+def _is_leftover(path: Path) -> bool:
+    """Tell whether a directory holds nothing but what an ingestion writes: only then may it be removed."""
+    return path.is_dir() and all(found.name in _PARTS or found.name.endswith(".partial") for found in path.iterdir())
 
 
 def commit(version: Path, manifest: Manifest) -> Dataset:

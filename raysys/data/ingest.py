@@ -25,6 +25,7 @@ from raysys.data.dataset import Dataset, Manifest, commit, new_version
 from raysys.data.files import read_arrow, write_arrow
 from raysys.data.formats.source import EventFormat, Piece
 from raysys.data.passes import EncodeLanes, GatherLanes, Plan, ReadPieces, format_of
+from raysys.data.schema import MAX_EVENT_NAMES
 from raysys.data.validation import ValidationReport
 from raysys.data.vocabulary import Vocabulary, merge_items
 from raysys.errors import UserError, nearest
@@ -45,6 +46,8 @@ def ingest(config: IngestConfig, output: str | Path | None = None) -> Dataset:
     pieces = [(which, dataclasses.replace(piece, index=index)) for index, (which, piece) in enumerate(pieces)]
     labels = tuple(dict.fromkeys(label for part in formats for label in part.labels))
     details = read_details(config.items) if config.items else next(iter(_items(formats)), None)
+    if not pieces:
+        raise UserError(f"{', '.join(source.path for source in config.sources)}: the log is empty; nothing to ingest")
     version = new_version(path.absolute())
     plan = Plan(config, tuple(pieces), labels, _num_lanes(config, pieces), version, int(time.time() * 1000))
     try:
@@ -80,8 +83,9 @@ def _run(plan: Plan, details: pa.Table | None) -> Dataset:
         remarks.append(f"{report.kept:,} events kept, {report.rows - report.kept:,} rejected")
         _refuse_bad_logs(plan, report)
     with stage("learn vocabulary and catalog") as remarks:
-        parts = [read_arrow(path) for path in sorted((plan.staging / "items").iterdir())]
-        items = merge_items(parts)
+        items = merge_items([read_arrow(path) for path in _files(plan, "items")])
+        if not items.num_rows:
+            raise UserError("split: no event is left to train on; move valid_from to a later time or use leave_one_out")
         vocabulary, catalog = Vocabulary(items["item_id"].combine_chunks()), build_catalog(items, details)
         vocabulary.save(plan.version / "vocabulary.arrow")
         catalog.save(plan.version / "catalog.arrow")
@@ -113,7 +117,7 @@ def _second_pass(plan: Plan, event_names: tuple[str, ...]) -> list[dict[str, Any
 
     cluster.quiet_ray()  # importing ray.data sets its own log level
 
-    lanes = sorted(int(path.stem) for path in (plan.staging / "events").iterdir())
+    lanes = [int(path.stem) for path in _files(plan, "events")]
     tasks = ray.data.from_items([{"lane": lane} for lane in lanes])
     encode = EncodeLanes(plan, event_names)
     summaries = tasks.map_batches(encode, batch_size=1, batch_format="pyarrow").take_all()
@@ -129,13 +133,15 @@ def _manifest(
     digest.update("".join(summary["digest"] for summary in summaries).encode())
     totals = {label: np.sum([s["labels"][label] for s in summaries], axis=0) for label in plan.labels}
     times = [time for summary in summaries for time in summary["times"] if time is not None]
+    num_events = sum(summary["events"] for summary in summaries)
+    assert num_events == report.kept, f"{report.kept} events were kept, {num_events} are in the shards"
     return Manifest(
         project=plan.config.project,
         version=plan.version.name,
         fingerprint=digest.hexdigest(),
         num_users=sum(summary["users"] for summary in summaries),
         num_items=vocabulary.num_items,
-        num_events=sum(summary["events"] for summary in summaries),
+        num_events=num_events,
         events_by_split={mark: sum(s["marks"][mark] for s in summaries) for mark in ("train", "valid", "test")},
         event_names=names,
         history=plan.config.history or names,
@@ -153,6 +159,11 @@ def _manifest(
 def _event_names(plan: Plan) -> tuple[str, ...]:
     found = {name for path in _files(plan, "events") for name in pc.unique(read_arrow(path)["event"]).to_pylist()}
     names = tuple(sorted(found))
+    if len(names) > MAX_EVENT_NAMES:
+        raise UserError(
+            f"event: the logs name {len(names):,} kinds of events ({', '.join(names[:3])}, ...), at most "
+            f"{MAX_EVENT_NAMES} are possible; columns.event is to hold a kind (click, purchase), not an id"
+        )
     for wanted in plan.config.history:
         if wanted not in names:
             raise UserError(
@@ -173,7 +184,7 @@ def _refuse_bad_logs(plan: Plan, report: ValidationReport) -> None:
     if report.kept and share <= plan.config.max_rejected:
         return
     counts = ", ".join(f"{rule} {count:,}" for rule, count in sorted(report.rejected.items()))
-    samples = pa.concat_tables([pq.read_table(path) for path in sorted((plan.version / "rejected").iterdir())])
+    samples = pa.concat_tables([pq.read_table(path) for path in sorted((plan.version / "rejected").glob("[0-9]*"))])
     shown = "".join(
         f"\n  {row['source']}:{row['row']} {row['rule']}: {row['record'][:200]}"
         for row in samples.slice(0, _SAMPLES_SHOWN).to_pylist()
@@ -203,7 +214,7 @@ def _source_bytes(pieces: list[tuple[int, Piece]]) -> int:
 
 
 def _files(plan: Plan, kind: str) -> list[Path]:
-    return sorted((plan.staging / kind).iterdir())
+    return sorted((plan.staging / kind).glob("[0-9]*"))  # a task that was killed may leave a hidden partial file
 
 
 def _rows(plan: Plan) -> Path:

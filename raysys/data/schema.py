@@ -15,6 +15,9 @@ UNKNOWN: Final = 1
 FIRST_ITEM: Final = 2
 """Index of the first real item of a vocabulary."""
 
+MAX_EVENT_NAMES: Final = 127
+"""Kinds of events that a dataset can tell apart: an index of them is one byte."""
+
 LABEL_PREFIX: Final = "label."
 
 

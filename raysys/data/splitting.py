@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig
 from raysys.data.schema import Split
@@ -32,7 +32,7 @@ class LeaveOneOut(Splitting):
         """The protocol of most published sequence recommenders."""
 
         kind: Literal["leave_one_out"] = "leave_one_out"
-        min_events: int = 3
+        min_events: int = Field(3, ge=1)
         """Users with fewer history events are training only."""
 
     config: Config

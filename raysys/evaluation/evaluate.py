@@ -76,10 +76,9 @@ def merge(parts: Sequence[Outcomes]) -> Outcomes:
     lists = np.concatenate([np.pad(p.items_UK, ((0, 0), (0, width - p.items_UK.shape[1]))) for p in parts])
     names = next((part.ranking for part in parts if part.ranking), {})
     ranking = {name: np.concatenate([p.ranking[name] for p in parts if p.ranking])[order] for name in names}
-    tasks = parts[0].predictions
-    return Outcomes(
-        users[order], lists[order], ranking, {name: _join([p.predictions[name] for p in parts]) for name in tasks}
-    )
+    found = [part.predictions for part in parts if part.predictions]  # a rank without users has none
+    predictions = {name: _join([tables[name] for tables in found]) for name in (found[0] if found else ())}
+    return Outcomes(users[order], lists[order], ranking, predictions)
 
 
 def summarise(outcomes: Outcomes) -> dict[str, float]:

@@ -28,7 +28,8 @@ def evaluate_predictions(
     minus run over the same users, with a paired bootstrap interval.
 
     Raises:
-        UserError: the file is not parquet, lacks a column, or has ranks that are not 1, 2, 3, ...
+        UserError: the file is not parquet, lacks a column, knows none of the users, has ranks that are not
+            1, 2, 3, ... within a user, or has an item twice in a list.
     """
     config = run[1] if run else EvaluationConfig()
     judge = Judge.of(dataset, config, run[2] if run else 1)
@@ -49,6 +50,8 @@ def evaluate_predictions(
 
 
 def _differences(lists: Outcomes, model: Outcomes, config: EvaluationConfig) -> dict[str, Estimate]:
+    if not model.ranking:
+        raise UserError("RUN: none of its tasks retrieves items, so there are no lists to compare with")
     prefix = next(iter(model.ranking)).rpartition(".")[0] + "."
     names = [name.removeprefix(_PREFIX) for name in lists.ranking]
     gaps_MU = np.stack([lists.ranking[_PREFIX + name] - model.ranking[prefix + name] for name in names])
@@ -66,29 +69,54 @@ def _read_lists(
 ) -> tuple[np.ndarray, str]:
     """Return the lists [U, K] as vocabulary indices, and a note on how many users have one."""
     table = _read(path)
-    place = pc.index_in(pc.cast(table["user_id"], pa.string()), reader.user_ids(rows))
-    rank = pc.cast(table["rank"], pa.int64()).to_numpy(zero_copy_only=False)
-    if len(rank) and rank.min() < 1:
-        raise UserError(f"{path}: rank counts from 1, the file has {rank.min()}")
-    known = place.is_valid().to_numpy() & (rank <= depth)
-    users, ranks = place.fill_null(0).to_numpy()[known], rank[known] - 1
-    items = dataset.vocabulary.encode(pc.cast(table["item_id"], pa.string())).to_numpy(zero_copy_only=False)[known]
-    if len(np.unique(users * depth + ranks)) != len(users):
-        raise UserError(f"{path}: a user has two items of the same rank; ranks are 1, 2, 3, ... within a user")
+    place = pc.index_in(table["user_id"], reader.user_ids(rows))
+    known = place.is_valid().to_numpy()
+    listed = len(pc.unique(pc.drop_null(place)))
+    if not listed:
+        raise UserError(f"--predictions {path}: none of its users has held-out events in {dataset.path}")
+    users, ranks = place.filter(pa.array(known)).to_numpy(), table["rank"].to_numpy()[known]
+    _check_ranks(path, users, ranks)
+    items = table["item_id"].filter(pa.array(known))
+    _check_items(path, users, items)
     lists_UK = np.full((len(rows), depth), PAD, np.int64)
-    lists_UK[users, ranks] = items
-    listed = len(np.unique(users))
+    shown = ranks <= depth
+    lists_UK[users[shown], ranks[shown] - 1] = dataset.vocabulary.encode(items).to_numpy(zero_copy_only=False)[shown]
     return lists_UK, f"{listed:,} of {len(rows):,} users with held-out events have a list; the others score 0"
 
 
+def _check_ranks(path: Path, users: np.ndarray, ranks: np.ndarray) -> None:
+    order = np.lexsort((ranks, users))
+    begins = np.r_[True, np.diff(users[order]) > 0]
+    first = np.flatnonzero(begins)
+    wanted = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order)))) + 1
+    if (wrong := ranks[order] != wanted).any():
+        found = np.sort(ranks[users == users[order][wrong][0]])[:5].tolist()
+        raise UserError(f"--predictions {path}: ranks are 1, 2, 3, ... within a user; one user has {found}")
+
+
+def _check_items(path: Path, users: np.ndarray, items: pa.ChunkedArray) -> None:
+    pairs = pa.table({"user": users, "item": items}).group_by(["user", "item"]).aggregate([([], "count_all")])
+    if pairs.num_rows < len(users):
+        twice = pairs.filter(pc.greater(pairs["count_all"], 1))["item"][0]
+        raise UserError(f"--predictions {path}: a user has item {twice.as_py()!r} twice; every item counts once")
+
+
 def _read(path: Path) -> pa.Table:
+    """Return user_id and item_id as text and rank as i64, without a missing value."""
     if not path.is_file():
         raise UserError(f"--predictions {path}: no such file")
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"--predictions {path}: not a parquet file: {error}") from None
-    for name in ("user_id", "rank", "item_id"):
+    columns = {}
+    for name, kind in (("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string())):
         if name not in table.column_names:
             raise UserError(f"--predictions {path}: no column {name!r} (it has: {', '.join(table.column_names)})")
-    return table
+        try:
+            columns[name] = pc.cast(table[name], kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise UserError(f"--predictions {path}: {name}: cannot be read as {kind}: {error}") from None
+        if columns[name].null_count:
+            raise UserError(f"--predictions {path}: {name}: {columns[name].null_count:,} rows have no value")
+    return pa.table(columns)

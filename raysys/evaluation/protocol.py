@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -15,7 +15,7 @@ PROTOCOL = "full ranking over the whole catalogue; items the user already had ar
 class EvaluationConfig(FrozenConfig):
     """Evaluation. Metrics are means over users; intervals are percentile bootstraps over users."""
 
-    k: tuple[int, ...] = Field((5, 10, 20), min_length=1)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
     """Depths of the ranking metrics."""
     batch_size: int = Field(256, ge=1)
     """Users ranked at a time."""

@@ -113,7 +113,7 @@ class TrainingLoop:
         order, samples = self._order(position.epoch), 0
         self._windows = np.random.default_rng([self.config.seed, position.epoch, 1]).random(len(self.dataset.rows))
         for batch_rows in order[first_step:]:
-            losses = self._step(ddp, batch_rows)
+            losses = self.step(ddp, batch_rows)
             for name, value in losses.items():
                 position.loss_sums[name] = position.loss_sums.get(name, 0.0) + value
             position.step += 1
@@ -129,7 +129,8 @@ class TrainingLoop:
         metrics |= {"users_per_second": samples / max(time.perf_counter() - started, 1e-9)}
         self._end_epoch(metrics, bar)
 
-    def _step(self, ddp: nn.Module, batch_rows: np.ndarray) -> Metrics:
+    def step(self, ddp: nn.Module, batch_rows: np.ndarray) -> Metrics:
+        """Take one optimizer step on this rank's share of a global batch; returns losses reduced over ranks."""
         config, step = self.config, self.position.step
         self.network.train()
         seed = int(np.random.SeedSequence([config.seed, step, self.parallel.rank]).generate_state(1)[0])

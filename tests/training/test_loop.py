@@ -28,14 +28,14 @@ class Interrupt(Exception):
 
 
 def _interrupt_at(loop, step):
-    inner = loop._step
+    inner = loop.step
 
     def stop(*arguments):
         if loop.position.step == step:
             raise Interrupt
         return inner(*arguments)
 
-    loop._step = stop
+    loop.step = stop
 
 
 def test_the_same_seed_gives_the_same_run(config_of, contract_dataset, tmp_path):

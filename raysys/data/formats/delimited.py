@@ -156,7 +156,7 @@ def _head(path: str) -> bytes:
 
 def _names(head: bytes, delimiter: str, encoding: str) -> list[str]:
     line = head.decode(encoding, errors="replace").lstrip("\ufeff").split("\n", 1)[0].strip("\r")
-    quoting = QUOTE_MINIMAL if delimiter in _QUOTED else QUOTE_NONE
+    quoting: Literal[0, 3] = QUOTE_MINIMAL if delimiter in _QUOTED else QUOTE_NONE
     return [name.strip() for name in next(read_csv([line], delimiter=delimiter, quoting=quoting), [""])]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
+from pydantic import field_validator
 
 from raysys.component import FrozenConfig
 from raysys.data.schema import LABEL_PREFIX
@@ -53,6 +54,14 @@ class ItemsConfig(FrozenConfig):
     """Column with the text that people read."""
     categories: tuple[str, ...] = ()
     """Further columns that are kept in the catalog."""
+
+    @field_validator("categories")
+    @classmethod
+    def _no_name_of_our_own(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name in ("item_id", "popularity"):
+                raise ValueError(f"{name!r} is a column that the catalog makes itself; rename the one in your table")
+        return value
 
 
 @dataclass(frozen=True)

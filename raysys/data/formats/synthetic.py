@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raysys.data.formats.source import MALFORMED, EventFormat, Piece, RawEvents, SourceConfig
 from raysys.data.schema import LABEL_PREFIX
@@ -41,6 +41,12 @@ class Synthetic(EventFormat):
         table: Table = "interaction"
         """Which table of the funnel; `interaction` is a plain log with ratings."""
         seed: int = 0
+
+        @model_validator(mode="after")
+        def _an_item_for_every_taste(self) -> "Synthetic.Config":
+            if self.num_tastes > self.num_items:
+                raise ValueError(f"num_tastes ({self.num_tastes}) must be at most num_items ({self.num_items})")
+            return self
 
     config: Config
 
@@ -97,7 +103,7 @@ class Synthetic(EventFormat):
         size, longest = self._block(), int(lengths.max())
         walks = np.zeros((len(lengths), longest), dtype=np.int64)
         for step in range(longest):  # vectorised over users
-            popular = tastes * size + np.minimum(generator.geometric(4 / size, len(lengths)) - 1, size - 1)
+            popular = tastes * size + np.minimum(generator.geometric(min(4 / size, 1), len(lengths)) - 1, size - 1)
             planted = generator.random(len(lengths)) < self.config.order
             walks[:, step] = np.where(planted & (step > 0), self.successor(walks[:, step - 1]), popular)
         return walks[np.arange(longest) < lengths[:, None]]

@@ -1,0 +1,477 @@
+"""Every format, on files small enough to read here and on the real data where it is at hand."""
+
+import gzip
+import random
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from raysys.configfile import build
+from raysys.data.config import IngestConfig
+from raysys.data.formats import FORMATS, delimited, sequences
+from raysys.data.formats.source import Piece, find_files
+from raysys.data.validation import validate
+from raysys.errors import UserError
+
+NOW = 2**60
+
+
+def open_format(**source):
+    config = build(IngestConfig, {"project": "p", "sources": [source]}, "test")
+    return FORMATS[source["format"]](config.sources[0])
+
+
+def read(**source) -> tuple[pa.Table, pa.Table]:
+    """Read a whole source: (all rows, all malformed lines)."""
+    form = open_format(**source)
+    found = [raw for piece in form.pieces() for raw in form.read(piece)]
+    tables = [raw.table for raw in found]
+    return pa.concat_tables(tables), pa.concat_tables([raw.malformed for raw in found])
+
+
+def column(table: pa.Table, name: str) -> list:
+    return [value.decode() if isinstance(value, bytes) else value for value in table[name].to_pylist()]
+
+
+def pairs(table: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(column(table, "user_id"), column(table, "item_id"), strict=True))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = content.encode() if isinstance(content, str) else content
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        return str(path)
+
+    return make
+
+
+# Files
+
+
+def test_files_are_found_sorted_and_hidden_ones_left_out(write, tmp_path):
+    for name in ("b/2.csv", "a/1.csv", "_SUCCESS", ".hidden", "c.csv"):
+        write(name, "x")
+    names = [str(Path(path).relative_to(tmp_path)) for path in find_files(str(tmp_path))]
+    assert names == ["a/1.csv", "b/2.csv", "c.csv"]
+    assert find_files(str(tmp_path / "*.csv")) == [str(tmp_path / "c.csv")]
+    assert find_files(str(tmp_path / "**" / "1.csv")) == [str(tmp_path / "a" / "1.csv")]
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/*.csv", "s3://bucket/logs", "."])
+def test_a_path_without_files_is_refused(tmp_path, path):
+    with pytest.raises(UserError, match="path: "):
+        find_files(path if "://" in path else str(tmp_path / path))
+
+
+# Delimited
+
+
+def csv(path: str, **more) -> dict:
+    return {"format": "delimited", "path": path, **more}
+
+
+def test_a_csv_with_header(write):
+    path = write("log.csv", "user_id,item_id,stars\nu1,a,5\nu2,b,\n")
+    table, bad = read(**csv(path, event="buy", columns={"labels": {"rating": "stars"}}))
+    assert pairs(table) == [("u1", "a"), ("u2", "b")]
+    assert column(table, "label.rating") == ["5", None]
+    assert column(table, "event") == ["buy", "buy"]
+    assert column(table, "row") == [2, 3]
+    assert pa.types.is_null(table["timestamp"].type), "a log without times says so by the type"
+    assert bad.num_rows == 0
+
+
+def test_columns_are_mapped_by_name_whatever_their_order(write):
+    path = write("log.csv", "ts,what,sku,uid,extra\n10,click,a,u1,x\n")
+    columns = {"user_id": "uid", "item_id": "sku", "timestamp": "ts", "event": "what"}
+    table, _ = read(**csv(path, columns=columns))
+    assert table.select(["user_id", "item_id", "timestamp", "event"]).to_pylist() == [
+        {"user_id": "u1", "item_id": "a", "timestamp": "10", "event": "click"}
+    ]
+
+
+def test_a_file_without_header_line(write):
+    path = write("log.csv", "u1,a\nu2,b\n")
+    table, _ = read(**csv(path, header=["user_id", "item_id"]))
+    assert pairs(table) == [("u1", "a"), ("u2", "b")]
+    assert column(table, "row") == [1, 2]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", ["log.tsv", "log.tsv.gz"])
+def test_tabs_gzip_and_both_line_ends(write, name, newline):
+    path = write(name, newline.join(["user_id\titem_id", 'u1\t5" disk', "u2\tb,c", ""]))
+    table, bad = read(**csv(path, delimiter="\t"))
+    assert pairs(table) == [("u1", '5" disk'), ("u2", "b,c")], "a quotation mark is a character like any other"
+    assert bad.num_rows == 0
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_quoted_fields_may_hold_the_delimiter(write, delimiter):
+    d = delimiter
+    path = write("log.csv", f'"user_id"{d}"item{d}id"\nu1{d}"a{d} ""b"""\n"u2"{d}c\n')
+    table, _ = read(**csv(path, delimiter=d, columns={"item_id": f"item{d}id"}))
+    assert pairs(table) == [("u1", f'a{d} "b"'), ("u2", "c")]
+
+
+def test_byte_order_mark_and_other_encodings(write):
+    table, _ = read(**csv(write("bom.csv", b"\xef\xbb\xbfuser_id,item_id\nu1,\xc3\xa9\n")))
+    assert pairs(table) == [("u1", "é")]
+    table, _ = read(**csv(write("latin.csv", b"user_id,item_id\nu1,\xe9\n"), encoding="latin-1"))
+    assert pairs(table) == [("u1", "é")]
+    with pytest.raises(UserError, match=r"bad\.csv.*utf-?8"):
+        read(**csv(write("bad.csv", b"user_id,item_id\nu1,\xe9\n")))
+
+
+def test_lines_with_too_few_or_many_fields_are_malformed_with_their_line_numbers(write):
+    path = write("log.csv", "user_id,item_id\nu1,a\nx\nu2,b\n\nx,y,z\nu3,c\n,d\n")
+    table, bad = read(**csv(path))
+    assert column(table, "row") == [2, 4, 7, 8]
+    assert pairs(table) == [("u1", "a"), ("u2", "b"), ("u3", "c"), (None, "d")]
+    assert bad.to_pylist() == [{"row": 3, "record": "x"}, {"row": 6, "record": "x,y,z"}]
+
+
+@pytest.mark.parametrize("block_bytes", [40, 64, 200, 1 << 20])
+@pytest.mark.parametrize("header", [True, False])
+def test_line_numbers_are_right_over_many_blocks(write, monkeypatch, block_bytes, header):
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", block_bytes)
+    generator = random.Random(block_bytes)
+    kinds = generator.choices(["good", "short", "long", "blank"], [6, 2, 1, 1], k=200)
+    lines = ["user_id,item_id"] if header else []
+    expected: dict[str, list[int]] = {"good": [], "short": [], "long": [], "blank": []}
+    for kind in kinds:
+        number = len(lines) + 1
+        expected[kind].append(number)
+        lines.append({"good": f"u{number},i{number}", "short": f"s{number}", "long": f"l{number},,", "blank": ""}[kind])
+    path = write("log.csv", "\n".join(lines) + "\n")
+    table, bad = read(**csv(path, header=[] if header else ["user_id", "item_id"]))
+    assert column(table, "row") == expected["good"]
+    assert column(table, "user_id") == [f"u{number}" for number in expected["good"]]
+    assert column(bad, "row") == sorted(expected["short"] + expected["long"])
+    assert {record.strip(",")[1:] for record in column(bad, "record")} == {str(row) for row in column(bad, "row")}
+
+
+@pytest.mark.parametrize("content", ["user_id,item_id", "user_id,item_id\n", "user_id,item_id\n\n\n"])
+def test_a_header_without_rows_gives_no_rows(write, content):
+    form = open_format(**csv(write("log.csv", content)))
+    assert sum(raw.table.num_rows + raw.malformed.num_rows for piece in form.pieces() for raw in form.read(piece)) == 0
+
+
+@pytest.mark.parametrize("header", [[], ["user_id", "item_id"]])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_is_refused(write, content, header):
+    with pytest.raises(UserError, match=r"log\.csv: the file is empty"):
+        read(**csv(write("log.csv", content), header=header))
+
+
+def test_a_missing_column_is_told_with_the_nearest_name(write):
+    path = write("log.csv", "user,item_id,when\nu1,a,1\n")
+    with pytest.raises(
+        UserError, match=r"columns\.user_id: there is no column 'user_id'; did you mean 'user'\?"
+    ) as error:
+        read(**csv(path))
+    assert "the file has: user, item_id, when" in str(error.value)
+    with pytest.raises(UserError, match=r"columns\.labels\.rating: there is no column 'stars'"):
+        read(**csv(path, columns={"user_id": "user", "labels": {"rating": "stars"}}))
+
+
+def test_a_column_that_stands_twice_is_refused_where_it_is_needed(write):
+    path = write("log.csv", "user_id,item_id,x,x\nu1,a,1,2\n")
+    assert pairs(read(**csv(path))[0]) == [("u1", "a")]
+    with pytest.raises(UserError, match="more than one column 'x'"):
+        read(**csv(path, columns={"timestamp": "x"}))
+
+
+@pytest.mark.parametrize("content", [b"user_id,item_id\n", gzip.compress(b"user_id,item_id\n" + b"u,i\n" * 9999)[:60]])
+def test_a_broken_gzip_file_is_refused(tmp_path, content):
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"log\.csv\.gz"):
+        read(**csv(str(path)))
+
+
+@pytest.mark.parametrize(("key", "value"), [("delimiter", "::"), ("delimiter", ""), ("encoding", "klingon")])
+def test_settings_that_cannot_work_are_refused_when_the_config_is_read(key, value):
+    with pytest.raises(UserError, match=f"sources.0.{key}: "):
+        open_format(**csv("log.csv", **{key: value}))
+
+
+# Parquet
+
+
+def test_parquet_is_read_by_row_groups_with_row_numbers(tmp_path):
+    table = pa.table({"uid": [f"u{i}" for i in range(10)], "sku": list(range(10)), "other": [0.5] * 10})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+    pq.write_table(table.slice(0, 3), tmp_path / "b.parquet")
+    form = open_format(format="parquet", path=str(tmp_path), columns={"user_id": "uid", "item_id": "sku"})
+    pieces = form.pieces()
+    assert [(Path(piece.path).name, piece.index, piece.group) for piece in pieces] == [
+        ("a.parquet", 0, 0),
+        ("a.parquet", 1, 1),
+        ("a.parquet", 2, 2),
+        ("b.parquet", 3, 0),
+    ]
+    rows = [column(raw.table, "row") for piece in pieces for raw in form.read(piece)]
+    assert rows == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10], [1, 2, 3]]
+    (second,) = form.read(pieces[1])
+    assert pairs(second.table) == [(f"u{i}", i) for i in range(4, 8)]
+    assert "other" not in second.table.column_names
+
+
+def test_parquet_of_the_wrong_kind_is_refused(write, tmp_path):
+    with pytest.raises(UserError, match=r"log\.parquet: not a parquet file"):
+        open_format(format="parquet", path=write("log.parquet", "user_id,item_id\n")).pieces()
+    pq.write_table(pa.table({"uid": ["u"], "item_id": ["a"]}), tmp_path / "x.parquet")
+    form = open_format(format="parquet", path=str(tmp_path / "x.parquet"))
+    with pytest.raises(UserError, match=r"no column 'user_id'; did you mean 'uid'\? \(the file has: uid, item_id\)"):
+        list(form.read(form.pieces()[0]))
+
+
+def test_parquet_keeps_types_for_validation(tmp_path):
+    table = pa.table(
+        {
+            "user_id": pa.array(["a", "b"]).dictionary_encode(),
+            "item_id": pa.array([1.0, None]),
+            "ts": pa.nulls(2),
+            "x": [1, None],
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    found, _ = read(
+        format="parquet", path=str(tmp_path / "x.parquet"), columns={"timestamp": "ts", "labels": {"x": "x"}}
+    )
+    assert found["label.x"].type == pa.int64()
+    assert found["timestamp"].type == pa.string(), "a mapped column without a value is missing, not absent"
+
+
+# Sequences
+
+
+@pytest.mark.parametrize("name", ["log.txt", "log.txt.gz"])
+def test_a_line_per_user(write, name):
+    table, bad = read(format="sequences", path=write(name, "u1 a b  c\n\nu2\td\nlonely\nu3 e\r\n"), event="view")
+    assert pairs(table) == [("u1", "a"), ("u1", "b"), ("u1", "c"), ("u2", "d"), ("u3", "e")]
+    assert column(table, "row") == [1, 1, 1, 3, 5]
+    assert set(column(table, "event")) == {"view"}
+    assert bad.to_pylist() == [{"row": 4, "record": "lonely"}]
+
+
+def test_a_line_per_event_without_a_last_newline(write):
+    table, _ = read(format="sequences", path=write("log.txt", "1 10\n1 11\n2 10"))
+    assert pairs(table) == [("1", "10"), ("1", "11"), ("2", "10")]
+
+
+def test_long_files_come_in_parts_that_lose_nothing(write, monkeypatch):
+    monkeypatch.setattr(sequences, "_LINES", 3)
+    lines = [f"u{i} a{i} b{i}" if i % 4 else f"x{i}" for i in range(20)]
+    table, bad = read(format="sequences", path=write("log.txt", "\n".join(lines)))
+    assert column(table, "row") == [number for i in range(20) if i % 4 for number in (i + 1, i + 1)]
+    assert column(bad, "row") == [i + 1 for i in range(20) if i % 4 == 0]
+
+
+def test_sequences_that_cannot_be_unpacked_are_refused(tmp_path):
+    (tmp_path / "log.txt.gz").write_bytes(b"1 2\n")
+    with pytest.raises(UserError, match=r"log\.txt\.gz"):
+        read(format="sequences", path=str(tmp_path / "log.txt.gz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_users", "num_items", "num_events"),
+    [
+        ("amazon-2014/Beauty.txt.gz", 22_363, 12_101, 198_502),
+        ("amazon-2014/Toys_and_Games.txt.gz", 19_412, 11_924, 167_597),
+        ("movielens-1m/ml-1m.txt.gz", 6_040, 3_416, 999_611),
+    ],
+)
+def test_real_sequences_have_the_published_counts(data_root, name, num_users, num_items, num_events):
+    table, bad = read(format="sequences", path=str(data_root / name))
+    assert table.num_rows == num_events
+    assert len(table["user_id"].unique()) == num_users
+    assert len(table["item_id"].unique()) == num_items
+    assert bad.num_rows == 0
+    with gzip.open(data_root / name, "rt") as file:
+        user, first = file.readline().split()[:2]
+    assert pairs(table.slice(0, 1)) == [(user, first)]
+
+
+# MovieLens
+
+
+def test_the_100k_layout(write, tmp_path):
+    write("u.data", b"196\t242\t3\t881250949\n\n186\t302\t4\n7\t1\t5\t1\n")
+    flags = "|".join("1" if genre in ("Comedy", "War") else "0" for genre in GENRES)
+    write("u.item", f"1|Les Misérables (1995)|01-Jan-1995||http://x|{flags}\n2|Caf\x85 (1990)||||\n".encode("latin-1"))
+    table, bad = read(format="movielens", path=str(tmp_path))
+    assert table.to_pylist()[0] == {
+        "user_id": "196",
+        "item_id": "242",
+        "event": "rating",
+        "timestamp": "881250949",
+        "label.rating": "3",
+        "row": 1,
+    }
+    assert column(table, "row") == [1, 4]
+    assert bad.to_pylist() == [{"row": 3, "record": "186\t302\t4"}]
+    items = open_format(format="movielens", path=str(tmp_path / "u.data")).items()
+    assert items.to_pylist() == [
+        {"item_id": "1", "title": "Les Misérables (1995)", "genres": "Comedy|War"},
+        {"item_id": "2", "title": "Caf\x85 (1990)", "genres": ""},
+    ]
+
+
+GENRES = [
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+]  # fmt: skip
+
+
+def test_the_1m_layout(write, tmp_path):
+    write("ratings.dat", "1::1193::5::978300760\n1::661::3::978302109\n2::1193\n")
+    write("movies.dat", "1193::Cuckoo's Nest: One, Flew (1975)::Drama\n661::James (1996)::Animation|Children's\n")
+    table, bad = read(format="movielens", path=str(tmp_path))
+    assert pairs(table) == [("1", "1193"), ("1", "661")]
+    assert column(table, "label.rating") == ["5", "3"]
+    assert column(bad, "row") == [3]
+    assert open_format(format="movielens", path=str(tmp_path)).items().to_pylist() == [
+        {"item_id": "1193", "title": "Cuckoo's Nest: One, Flew (1975)", "genres": "Drama"},
+        {"item_id": "661", "title": "James (1996)", "genres": "Animation|Children's"},
+    ]
+
+
+def test_movielens_without_titles_or_without_ratings(write, tmp_path):
+    write("a/u.data", "1\t2\t3\t4\n")
+    assert open_format(format="movielens", path=str(tmp_path / "a")).items() is None
+    write("b/u.item", "1|x|")
+    with pytest.raises(UserError, match=r"no MovieLens release here; the directory must hold u\.data or ratings\.dat"):
+        open_format(format="movielens", path=str(tmp_path / "b")).pieces()
+
+
+def test_the_real_100k(data_root):
+    root = str(data_root / "movielens-100k")
+    table, bad = read(format="movielens", path=root)
+    assert (table.num_rows, bad.num_rows) == (100_000, 0)
+    assert len(table["user_id"].unique()) == 943
+    assert Counter(column(table, "label.rating")) == {"1": 6110, "2": 11370, "3": 27145, "4": 34174, "5": 21201}
+    assert column(table, "row") == list(range(1, 100_001)), "position is the order in the file: it breaks ties of time"
+    items = open_format(format="movielens", path=root).items()
+    assert items.num_rows == 1682
+    titles = dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))
+    assert (titles["1"], titles["50"]) == ("Toy Story (1995)", "Star Wars (1977)")
+    assert titles["543"] == "Misérables, Les (1995)"
+
+
+# Synthetic
+
+
+def synthetic(**more) -> dict:
+    return {"format": "synthetic", "num_users": 300, "num_items": 80, "num_tastes": 4, **more}
+
+
+def walks(table: pa.Table) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for user, item in pairs(table):
+        found.setdefault(user, []).append(int(item[1:]))
+    return found
+
+
+def test_the_same_seed_gives_the_same_log():
+    first, again, other = (read(**synthetic(seed=seed))[0] for seed in (3, 3, 4))
+    assert first.equals(again)
+    assert not first.equals(other)
+
+
+@pytest.mark.parametrize("order", [0.0, 0.5, 0.9, 1.0])
+def test_the_planted_successor_comes_next_as_often_as_said(order):
+    source = synthetic(num_users=1000, num_items=2000, num_tastes=8, order=order)
+    form = open_format(**source)
+    steps = [(a, b) for walk in walks(read(**source)[0]).values() for a, b in pairwise(walk)]
+    before, after = np.array(steps).T
+    share = (form.successor(before) == after).mean()
+    assert share == pytest.approx(order, abs=0.03)  # a popular item is now and then the successor by chance
+    assert (form.taste_of(before) == form.taste_of(after)).all()
+
+
+def test_ratings_tell_the_taste_and_times_rise():
+    source = synthetic(days=5)
+    table, _ = read(**source)
+    stars = table["label.rating"].to_numpy()
+    assert stars.min() >= 1
+    assert stars.max() <= 5
+    assert stars.mean() > 4
+    for user in ("u0", "u7"):
+        times = np.array([row["timestamp"] for row in table.to_pylist() if row["user_id"] == user])
+        assert (np.diff(times) >= 0).all()
+        assert times[-1] - times[0] <= 5 * 86_400_000
+
+
+def test_lengths_and_sizes_are_as_configured():
+    table, _ = read(**synthetic(num_users=2000, events_per_user=12))
+    lengths = np.array([len(walk) for walk in walks(table).values()])
+    assert len(lengths) == 2000
+    assert lengths.min() == 3
+    assert lengths.mean() == pytest.approx(12, rel=0.06)
+    kept, rejected = validate(
+        table, pa.table({"row": pa.array([], pa.int64()), "record": pa.array([], pa.string())}), "s", NOW
+    )
+    assert (kept.num_rows, rejected.num_rows) == (table.num_rows, 0)
+
+
+def test_large_logs_come_in_pieces_of_their_own():
+    form = open_format(**synthetic(num_users=45_000, events_per_user=3))
+    pieces = form.pieces()
+    assert [piece.index for piece in pieces] == [0, 1, 2]
+    (last,) = form.read(pieces[2])
+    users = {int(user[1:]) for user in column(last.table, "user_id")}
+    assert (min(users), max(users)) == (40_000, 44_999)
+    (again,) = form.read(Piece(pieces[2].path, 9, 2))
+    assert again.table.equals(last.table), "a piece does not depend on its place among others"
+
+
+@pytest.mark.parametrize("sizes", [(4, 1), (4, 4), (20, 8), (9, 8), (200, 8), (7, 3)])
+def test_any_sizes_work(sizes):
+    num_items, num_tastes = sizes
+    form = open_format(**synthetic(num_items=num_items, num_tastes=num_tastes))
+    items = {
+        item
+        for walk in walks(read(**synthetic(num_items=num_items, num_tastes=num_tastes))[0]).values()
+        for item in walk
+    }
+    assert items <= set(range(num_items))
+    assert form.items().num_rows == num_items
+    for taste in range(num_tastes):
+        block = [item for item in range(num_items) if form.taste_of(np.array([item]))[0] == taste]
+        assert set(form.successor(np.array(block))) <= set(block)
+
+
+def test_more_tastes_than_items_are_refused():
+    with pytest.raises(UserError, match=r"num_tastes \(9\) must be at most num_items \(8\)"):
+        open_format(**synthetic(num_items=8, num_tastes=9))
+    with pytest.raises(ValidationError):
+        FORMATS["synthetic"].Config(num_items=3)
+
+
+def test_the_retail_tables_are_one_funnel():
+    tables = {name: read(**synthetic(table=name, seed=1))[0] for name in ("impression", "click", "cart", "purchase")}
+    found = {name: Counter(pairs(table)) for name, table in tables.items()}
+    for inner, outer in (("click", "impression"), ("cart", "click"), ("purchase", "cart")):
+        assert found[inner] <= found[outer], f"a {inner} without {outer}"
+    sizes = {name: table.num_rows for name, table in tables.items()}
+    assert sizes["cart"] / sizes["click"] == pytest.approx(0.3, abs=0.03)
+    assert 0 < sizes["purchase"] < sizes["cart"]
+    for name, table in tables.items():
+        assert set(column(table, "event")) == {name}
+    first_in_cart: dict[tuple[str, str], int] = {}
+    for pair, time in zip(pairs(tables["cart"]), tables["cart"]["timestamp"].to_pylist(), strict=True):
+        first_in_cart[pair] = min(time, first_in_cart.get(pair, time))
+    bought = zip(pairs(tables["purchase"]), tables["purchase"]["timestamp"].to_pylist(), strict=True)
+    assert all(time > first_in_cart[pair] for pair, time in bought)
