@@ -82,7 +82,9 @@ def _command(name: str, command: Any) -> list[str]:
         return [line for verb, inner in command.commands.items() for line in _command(f"{name} {verb}", inner)]
     lines = [f"## `{name}`", "", inspect.cleandoc(command.help or ""), "", "| | | default |", "|---|---|---|"]
     for option in command.params:
-        shown = option.metavar or option.name.upper() if option.param_type_name == "argument" else ", ".join(option.opts)
+        shown = (
+            option.metavar or option.name.upper() if option.param_type_name == "argument" else ", ".join(option.opts)
+        )
         default = "" if option.default in (None, False) or callable(option.default) else f"`{option.default}`"
         lines.append(f"| `{shown}` | {_cell(option.help)} | {default} |")
     return [*lines, ""]

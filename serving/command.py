@@ -89,7 +89,7 @@ def _plan(run: "Run", config: "ServeConfig") -> dict[str, Any]:
         "users": users,
         "replicas": f"{scaling.min_replicas} to {scaling.max_replicas}",
         "cpus": f"{scaling.min_replicas * config.num_cpus:g} to {scaling.max_replicas * config.num_cpus:g}",
-        "expected_memory_bytes_per_replica": (450 << 20) + run.record.parameters * 4 * 2 + users * 4,
+        "expected_replica_memory_bytes": (450 << 20) + run.record.parameters * 4 * 2 + users * 4,
     }
 
 

@@ -54,7 +54,9 @@ async def _no_such_thing(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     message = f"{request.method} {request.url.path}: {error.detail}; see /docs for what there is"
-    return _error(request, error.status_code, code, message)
+    answer = _error(request, error.status_code, code, message)
+    answer.headers.update(error.headers or {})  # 405 says what is allowed
+    return answer
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
@@ -69,7 +71,11 @@ def _error(request: Request, status: int, code: str, message: str) -> JSONRespon
 def _explain(finding: Any) -> str:
     place = ".".join(str(step) for step in finding["loc"])
     message = finding["msg"].removeprefix("Value error, ")
-    if finding["type"] in ("missing", "value_error", "json_invalid"):
+    if finding["type"] == "json_invalid":
+        return f"body: not valid JSON at character {finding['loc'][-1]} ({finding['ctx']['error']})"
+    if finding["type"] == "extra_forbidden":
+        return f"{place}: no such key; see /docs for what there is"
+    if finding["type"] in ("missing", "value_error"):
         return f"{place}: {message}"
     given = repr(finding["input"])
     return f"{place}: {message}, not {given if len(given) <= _SHOWN else given[:_SHOWN] + '...'}"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from raysys import cluster
 
 cluster.prepare_environment()
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs find this python
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on tiny operations cost more than they give
 
 
@@ -20,17 +22,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """A local Ray with four logical CPUs; started once, because it costs seconds."""
+    """A local Ray with four logical CPUs, started once because it costs seconds; gives the dashboard's address."""
     import ray
 
     short = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # Ray's socket paths must stay short
     options = {"num_cpus": 4, "include_dashboard": True, "object_store_memory": 512 << 20, "log_to_driver": False}
     try:
-        ray.init(address="local", _temp_dir=short, logging_level="ERROR", **options)
+        context = ray.init(address="local", _temp_dir=short, logging_level="ERROR", **options)
     except Exception:  # a starved machine can miss Ray's start-up limit once
         ray.shutdown()
-        ray.init(address="local", _temp_dir=short, logging_level="ERROR", **options)
-    yield
+        context = ray.init(address="local", _temp_dir=short, logging_level="ERROR", **options)
+    yield context.dashboard_url
     ray.shutdown()
     shutil.rmtree(short, ignore_errors=True)
 

@@ -397,7 +397,7 @@ def test_loose_keys_with_two_sources_are_refused():
         ({"format": "synthetic", "split": {"kind": "tme"}}, "here: split: unknown kind 'tme'; did you mean 'time'?"),
         (
             {"format": "synthetic", "split": {"kind": "time", "valid_from": "2024-02-01", "test_from": "2024-01-01"}},
-            "here: split: valid_from (2024-02-01) must be before test_from (2024-01-01)",
+            "here: split: valid_from (2024-02-01 00:00:00) must be before test_from (2024-01-01 00:00:00)",
         ),
     ],
 )

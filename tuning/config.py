@@ -12,8 +12,8 @@ from tuning.space import DISTRIBUTIONS
 class TuneConfig(FrozenConfig):
     """A search for a better train config."""
 
-    base: dict[str, Any]
-    """A train config: the path of its YAML file, relative to this one, or its keys."""
+    base: str | dict[str, Any]
+    """A train config: its YAML file, relative to this one, or its keys."""
     space: dict[str, Annotated[FrozenConfig, OneOf(DISTRIBUTIONS)]] = Field(min_length=1)
     """Dotted paths of the train config, each with the values it may take."""
     metric: str

@@ -21,7 +21,8 @@ class Plan:
     """A checked search."""
 
     config: TuneConfig
-    """With the resolved train config as its base."""
+    base: Node
+    """The resolved train config that trials start from."""
     where: str
     """The file it came from, for messages."""
     most_epochs: int
@@ -35,7 +36,7 @@ class Plan:
     @cached_property
     def first_values(self) -> dict[str, Any]:
         """The values of the first trial, the base's own; paths that are not here are left to the sampler."""
-        return default_values(self.space, self.config.base)
+        return default_values(self.space, self.base)
 
     @property
     def lower_is_better(self) -> bool:
@@ -44,7 +45,7 @@ class Plan:
 
     def candidate(self, values: Mapping[str, Any]) -> RunConfig:
         """Return the train config of a trial."""
-        return candidate(self.config.base, values, self.config.metric, self.where)
+        return candidate(self.base, values, self.config.metric, self.where)
 
 
 def read_plan(config: str | Path | Mapping[str, Any], settings: Sequence[str] = (), **given: Any) -> Plan:
@@ -61,7 +62,7 @@ def read_plan(config: str | Path | Mapping[str, Any], settings: Sequence[str] = 
     node = dict(config) if isinstance(config, Mapping) else read_yaml(config)
     node = apply_settings(_with_base(node, where, given), list(settings))
     load_plugins(node["base"].get("plugins") or [], f"{where}: base")
-    return _check(build(TuneConfig, node, where), where)
+    return _check(build(TuneConfig, node, where), node["base"], where)
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     from raysys.training.fit import describe as describe_training
 
     config = plan.config
-    one = describe_training(RunConfig.model_validate(config.base))
+    one = describe_training(RunConfig.model_validate(plan.base))
     return {
         "trials": config.num_trials,
         "metric": f"{config.metric} ({'lower' if plan.lower_is_better else 'higher'} is better)",
@@ -95,17 +96,17 @@ def _with_base(node: Node, where: str, given: Mapping[str, Any]) -> Node:
     return {**node, "base": {"root": store_root(), **base, **chosen}}
 
 
-def _check(config: TuneConfig, where: str) -> Plan:
+def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
     from raysys.training.start import resolve
 
-    base = build(RunConfig, config.base, f"{where}: base")
+    base = build(RunConfig, sparse, f"{where}: base")
     _check_metric(config.metric, base, where)
     resolved = resolve(base).model_dump(mode="json")
     candidate(resolved, {}, config.metric, where)
     probed = [_probe(resolved, path, part, where) for path, part in distributions(config.space).items()]
     most_epochs = max([base.training.epochs, *probed])
     SCHEDULERS[config.scheduler.kind](config.scheduler).options(most_epochs)  # type: ignore[attr-defined]
-    return Plan(config.model_copy(update={"base": resolved}), where, most_epochs)
+    return Plan(config.model_copy(update={"base": resolved}), resolved, where, most_epochs)
 
 
 def _probe(base: Node, path: str, distribution: Distribution, where: str) -> int:

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -55,7 +56,8 @@ def _run_trials(plan: Plan, study: Study) -> Leaderboard:
     cluster.prepare_environment()
     # Otherwise Tune ends the search on Ctrl-C as if it were complete.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    with cluster.connected(), _quiet():
+    # Ray prints on stdout that a worker died; that is where --json goes.
+    with contextlib.redirect_stdout(sys.stderr), cluster.connected(), _quiet():
         _check_cores(plan.config.cpus_per_trial)
         with Observer(plan, study) as observer:
             try:
@@ -69,10 +71,10 @@ def _tuner(plan: Plan, study: Study, observer: Observer) -> "Tuner":
     from ray import tune
 
     config = plan.config
-    job = TrialJob(config.base, config.metric, config.cpus_per_trial, str(study.trials))
+    job = TrialJob(plan.base, config.metric, config.cpus_per_trial, str(study.trials))
     numbers = itertools.count()
     scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler)  # type: ignore[attr-defined]
-    resources = {"cpu": float(config.cpus_per_trial), "gpu": float(config.base["training"]["gpu"])}
+    resources = {"cpu": float(config.cpus_per_trial), "gpu": float(plan.base["training"]["gpu"])}
     return tune.Tuner(
         tune.with_resources(partial(_trial, job=job), resources),
         tune_config=tune.TuneConfig(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shlex
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from raysys.errors import UserError
 
 app = typer.Typer(add_completion=False)
+_AGENT_SECONDS = 60
 _LEFT_OUT = [".venv", ".git", "store", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 
 
@@ -25,11 +27,7 @@ def submit(
 ) -> None:
     """Run a verb on a cluster: `raysys submit train pretrain.yaml`. Files that git ignores do not travel."""
     client = _connect(address)
-    job = client.submit_job(
-        entrypoint=f"python -m raysys {shlex.join(command)}",
-        runtime_env={"working_dir": directory, "excludes": _LEFT_OUT, "env_vars": _variables()},
-        metadata={"raysys_verb": command[0]},
-    )
+    job = _submit(client, command, directory)
     print(f"job {job} submitted to {address}", file=sys.stderr)
     if not follow:
         print(job)
@@ -56,6 +54,26 @@ def _connect(address: str) -> Any:
             f"--address {address}: no Ray dashboard answers ({reason}); start a cluster with `ray up cluster.yaml` and "
             "`ray dashboard cluster.yaml`, or check the token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
         ) from None
+
+
+def _submit(client: Any, command: list[str], directory: str) -> str:
+    """Submit the job; a cluster that has just started has no agent for some seconds, so wait for one."""
+    runtime = {"working_dir": directory, "excludes": _LEFT_OUT, "env_vars": _variables()}
+    end = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            job: str = client.submit_job(
+                entrypoint=f"python -m raysys {shlex.join(command)}",
+                runtime_env=runtime,
+                metadata={"raysys_verb": command[0]},
+            )
+            return job
+        except ValueError as error:
+            raise UserError(f"--working-dir {directory}: cannot be packed: {error}") from None
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def _variables() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Marks every event as train, valid or test. Marks never fall along a user's line: the past is never held out later."""
 
 from abc import ABC, abstractmethod
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -57,8 +57,8 @@ class GlobalTime(Splitting):
         """Dates or times, UTC where they name no zone."""
 
         kind: Literal["time"] = "time"
-        valid_from: date | datetime
-        test_from: date | datetime
+        valid_from: datetime
+        test_from: datetime
 
         @model_validator(mode="after")
         def _ordered(self) -> "GlobalTime.Config":
@@ -75,9 +75,7 @@ class GlobalTime(Splitting):
         return np.where(times >= test, Split.TEST, np.where(times >= valid, Split.VALID, Split.TRAIN)).astype(np.int8)
 
 
-def _milliseconds(moment: date | datetime) -> int:
-    if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)
+def _milliseconds(moment: datetime) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 

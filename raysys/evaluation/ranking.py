@@ -64,6 +64,7 @@ class PopularityScorer:
         return self.ranks.to(queries.anchor_B.device).repeat(len(queries.anchor_B), 1)
 
 
+@torch.inference_mode()
 def recommend(scorer: Scorer, queries: Queries, k: int, exclude_seen: bool = True) -> Candidates:
     """Return the k best items per user by partial selection, leaving out what they had."""
     scores_BV = scorer(queries)

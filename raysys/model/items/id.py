@@ -21,7 +21,7 @@ class IdEmbedding(ItemEncoder):
     def __init__(self, config: Config, vocabulary_size: int, width: int) -> None:
         super().__init__(config, vocabulary_size, width)
         self.embedding = nn.Embedding(vocabulary_size, width)
-        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        nn.init.normal_(self.embedding.weight, std=0.02)  # small: a rare item starts near no opinion at all
         self.embedding.weight.data[PAD].zero_()
 
     def forward(self, items: Tensor) -> Tensor:

@@ -1,0 +1,80 @@
+"""Item ids and their indices."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN
+from raysys.data.vocabulary import Vocabulary, merge_items
+from raysys.errors import UserError
+
+ids = st.lists(st.text(max_size=3), unique=True, max_size=12)
+
+
+def part(rows: list[tuple[str, int | None, int]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    kinds = {"item_id": pa.string(), "first_time": pa.int64(), "count": pa.int64()}
+    return pa.table({name: pa.array(values, kind) for (name, kind), values in zip(kinds.items(), columns, strict=True)})
+
+
+def test_known_items_have_indices_and_others_are_unknown():
+    vocabulary = Vocabulary(pa.array(["b", "a", "c"]))
+    assert (len(vocabulary), vocabulary.num_items) == (5, 3)
+    assert vocabulary.encode(pa.array(["a", "b", "zz", None, "c"])).to_pylist() == [3, 2, UNKNOWN, UNKNOWN, 4]
+    assert vocabulary.encode(pa.chunked_array([["a"], ["zz", "b"]])).to_pylist() == [3, UNKNOWN, 2]
+    assert vocabulary.encode(pa.array([], pa.string())).to_pylist() == []
+    assert [vocabulary.lookup(name) for name in ("b", "c", "zz", "")] == [2, 4, UNKNOWN, UNKNOWN]
+
+
+@given(ids)
+def test_encode_lookup_and_decode_agree(names):
+    vocabulary = Vocabulary(pa.array(names, pa.string()))
+    indices = vocabulary.encode(pa.array(names, pa.string())).to_pylist()
+    assert indices == list(range(FIRST_ITEM, FIRST_ITEM + len(names)))
+    assert [vocabulary.lookup(name) for name in names] == indices
+    assert vocabulary.decode(np.array(indices, np.int64)).to_pylist() == names
+
+
+def test_decode_flattens_and_refuses_what_is_no_item():
+    vocabulary = Vocabulary(pa.array(["a", "b"]))
+    assert vocabulary.decode(np.array([[2, 3], [3, 2]])).to_pylist() == ["a", "b", "b", "a"]
+    for index in (PAD, UNKNOWN, 4, -1):
+        with pytest.raises(ValueError, match="indices from 2 to 3 name items"):
+            vocabulary.decode(np.array([2, index]))
+
+
+def test_a_saved_vocabulary_is_the_same(tmp_path):
+    vocabulary = Vocabulary(pa.array(["b", "ä", ""]))
+    vocabulary.save(tmp_path / "v.arrow")
+    assert Vocabulary.load(tmp_path / "v.arrow").item_ids.equals(vocabulary.item_ids)
+    (tmp_path / "v.arrow").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"v\.arrow: not an Arrow file"):
+        Vocabulary.load(tmp_path / "v.arrow")
+
+
+def test_order_is_first_time_then_id_and_unknown_times_come_last():
+    merged = merge_items([part([("c", 5, 1), ("b", 5, 1), ("z", None, 1)]), part([("a", 9, 1), ("z", None, 2)])])
+    assert merged["item_id"].to_pylist() == ["b", "c", "a", "z"]
+    assert merged["count"].to_pylist() == [1, 1, 1, 3]
+
+
+rows = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 4), st.integers(0, 9)), max_size=20)
+
+
+@given(rows, st.randoms(use_true_random=False))
+def test_the_vocabulary_does_not_depend_on_how_the_log_is_cut(log, generator):
+    whole = merge_items([part(log)])
+    shuffled = list(log)
+    generator.shuffle(shuffled)
+    cuts = sorted(generator.randrange(len(log) + 1) for _ in range(3))
+    parts = [part(shuffled[a:b]) for a, b in zip([0, *cuts], [*cuts, len(log)], strict=True)]
+    generator.shuffle(parts)
+    assert merge_items(parts).equals(whole)
+    if log:
+        frame = pd.DataFrame(log, columns=["item_id", "first_time", "count"])
+        expected = frame.groupby("item_id", as_index=False).agg({"first_time": "min", "count": "sum"})
+        expected = expected.sort_values(["first_time", "item_id"]).reset_index(drop=True)
+        pd.testing.assert_frame_equal(whole.to_pandas(), expected, check_dtype=False)

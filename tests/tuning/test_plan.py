@@ -1,0 +1,131 @@
+import pytest
+import yaml
+
+from raysys.errors import UserError
+from tuning.plan import describe, read_plan
+
+
+def test_a_plan_is_read_from_files(tune_file, contract_dataset):
+    plan = read_plan(tune_file())
+    assert plan.first_values == {
+        "weighting.weights.rating": 0.2,
+        "optimizer.learning_rate": 0.02,
+        "model.dropout": 0.0,
+    }
+    assert plan.base["dataset"] == str(contract_dataset.path.absolute())
+    assert plan.most_epochs == 3
+    assert not plan.lower_is_better
+
+
+def test_a_candidate_is_a_whole_train_config(tune_node):
+    plan = read_plan(tune_node)
+    config = plan.candidate({"weighting.weights.rating": 0.7, "model.dropout": 0.2})
+    assert config.weighting.weights == {"rating": 0.7}
+    assert (config.model.dropout, config.model.width, config.optimizer.learning_rate) == (0.2, 16, 0.02)
+    assert config.training.early_stopping.metric == "next_item.ndcg@10"
+
+
+def test_a_kind_is_set_before_what_lies_inside_it(tune_node):
+    space = {
+        "model.backbone[sasrec].num_blocks": {"kind": "int", "low": 1, "high": 3},
+        "adapt.kind": {"kind": "choice", "values": ["full", "heads"]},
+    }
+    config = read_plan({**tune_node, "space": space}).candidate(
+        {"model.backbone[sasrec].num_blocks": 3, "adapt.kind": "heads", "model.backbone.kind": "sasrec"}
+    )
+    assert config.model.backbone.num_blocks == 3
+    assert config.adapt.kind == "heads"
+
+
+def test_settings_reach_into_the_search_and_its_base(tune_file):
+    settings = ["num_trials=2", "base.training.epochs=7", "space={model.dropout: {kind: choice, values: [0.0, 0.5]}}"]
+    plan = read_plan(tune_file(), settings, root="elsewhere")
+    assert (plan.config.num_trials, plan.most_epochs, plan.base["root"]) == (2, 7, "elsewhere")
+    assert {path: part.probes() for path, part in plan.space.items()} == {"model.dropout": (0.0, 0.5)}
+
+
+def test_the_longest_trial_sets_the_most_epochs(tune_node):
+    space = {"training.epochs": {"kind": "int", "low": 2, "high": 9}}
+    assert read_plan({**tune_node, "space": space}).most_epochs == 9
+
+
+def test_without_early_stopping_the_metric_still_picks_the_epoch(tune_node, base_node):
+    base = {**base_node, "training": {"epochs": 3, "early_stopping": None}}
+    stopping = read_plan({**tune_node, "base": base}).candidate({}).training.early_stopping
+    assert (stopping.metric, stopping.patience) == ("next_item.ndcg@10", 3)
+
+
+FLOAT = {"kind": "float", "low": 0.1, "high": 0.9}
+REFUSED = {
+    "no such path": ({"space": {"model.dropuot": FLOAT}}, "space.model.dropuot = 0.1", "did you mean 'dropout'"),
+    "a path through a value": ({"space": {"seed.x": FLOAT}}, "seed.x", "plain value"),
+    "a kind that is not there": ({"space": {"model.backbone[hstu].width": FLOAT}}, "space.model.backbone", "nothing"),
+    "a path with slashes": ({"space": {"model/dropout": FLOAT}}, "space.model/dropout", "dots"),
+    "a value out of range": (
+        {"space": {"model.dropout": {"kind": "float", "low": 0.0, "high": 1.5}}},
+        "space.model.dropout = 1.5",
+        "less than 1",
+    ),
+    "a choice of no kind": (
+        {"space": {"model.backbone.kind": {"kind": "choice", "values": ["sasrec", "sasrek"]}}},
+        "space.model.backbone.kind = sasrek",
+        "did you mean 'sasrec'",
+    ),
+    "real numbers for whole ones": (
+        {"space": {"training.batch_size": {"kind": "float", "low": 8, "high": 64}}},
+        "=",
+        "integer",
+    ),
+    "an empty space": ({"space": {}}, "space", "at least 1 item"),
+    "an unknown scheduler": ({"scheduler": {"kind": "ash"}}, "scheduler", "did you mean 'asha'"),
+    "a grace that spares all": ({"scheduler": {"grace_epochs": 3}}, "scheduler.grace_epochs: 3", "{kind: none}"),
+    "a training metric": ({"metric": "loss/next_item"}, "metric", "TASK.METRIC"),
+    "a task that is not trained": ({"metric": "nextitem.ndcg@10"}, "metric", "did you mean 'next_item'"),
+    "a depth that is not measured": ({"metric": "next_item.ndcg@7"}, "metric", "5, 10"),
+    "an unknown key": ({"num_trails": 3}, "num_trails", "did you mean 'num_trials'"),
+    "no base": ({"base": None}, "base", "a train config is expected"),
+    "a base that is not there": ({"base": "nowhere.yaml"}, "nowhere.yaml", "no such config file"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_search_is_refused_before_anything_starts(case, tune_file, tmp_path, command):
+    nodes, *expected = REFUSED[case]
+    code, out, err = command("tune", tune_file(**nodes))
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    for text in expected:
+        assert text in err
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_bad_base_is_refused_by_its_place(tune_file, base_node):
+    path = tune_file()
+    bad = {**base_node, "optimizer": {"learning_rate": -1}}
+    (path.parent / "base.yaml").write_text(yaml.safe_dump(bad))
+    with pytest.raises(UserError, match=r"tune\.yaml: base: optimizer\.learning_rate"):
+        read_plan(path)
+
+
+def test_two_metrics_cannot_both_decide(tune_node, base_node):
+    base = {**base_node, "training": {"epochs": 3, "early_stopping": {"metric": "rating.rmse"}}}
+    with pytest.raises(UserError, match="one metric must decide"):
+        read_plan({**tune_node, "base": base})
+
+
+def test_a_dry_run_tells_and_does_nothing(tune_file, command, tmp_path):
+    plan = read_plan(tune_file())
+    told = describe(plan)
+    assert (told["trials"], told["most_epochs"], told["users"]) == (4, 12, 200)
+    assert told["first_trial"] == plan.first_values
+    code, out, _ = command("tune", tune_file(), "--dry-run", "--trials", 2, "--json")
+    assert code == 0
+    assert '"most_epochs": 6' in out
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_output_that_holds_something_is_refused(tune_file, tmp_path, command):
+    code, _, err = command("tune", tune_file(), "-o", tmp_path)
+    assert code == 2
+    assert "exists and is not empty" in err

@@ -1,0 +1,35 @@
+from tuning.report import Leaderboard, TrialRecord, leaderboard_table, short_names, show
+
+
+def board(lower_is_better: bool) -> Leaderboard:
+    found = Leaderboard("m", lower_is_better)
+    rows = [("finished", 0.5), ("stopped", 0.4), ("failed", 0.9), ("running", 0.7), ("failed", None), ("finished", 0.5)]
+    for number, (status, value) in enumerate(rows):
+        found.trials[number] = TrialRecord(number, {"a": number}, status, value)
+    return found
+
+
+def test_the_best_comes_first_and_failures_last():
+    assert [trial.number for trial in board(False).ranked()] == [3, 0, 5, 1, 2, 4]
+    assert [trial.number for trial in board(True).ranked()] == [1, 0, 5, 3, 2, 4]
+
+
+def test_only_a_trial_that_ended_well_is_the_best():
+    assert board(False).best.number == 0
+    assert board(True).best.number == 1
+    assert Leaderboard("m", False).best is None
+
+
+def test_the_table_shows_at_most_twenty():
+    found = Leaderboard("m", False)
+    found.trials = {n: TrialRecord(n, {"a": n}, "finished", float(n)) for n in range(30)}
+    table = leaderboard_table(found)
+    assert table.row_count == 20
+    assert next(iter(table.columns[0].cells)) == "29"
+    assert leaderboard_table(Leaderboard("m", False)).row_count == 0
+
+
+def test_names_are_as_short_as_they_can_be():
+    assert short_names(["a.rating", "b.rating", "c.d"]) == ["a.rating", "b.rating", "d"]
+    assert short_names(["x.y", "a.x.y"]) == ["x.y", "a.x.y"]
+    assert (show(None), show(0.123456), show(3), show("x")) == ("-", "0.1235", "3", "x")
