@@ -25,6 +25,8 @@ from raysys.tasks import TASKS
 from raysys.weighting import WEIGHTINGS
 from serving.config import ServeConfig
 from tuning.config import TuneConfig
+from tuning.schedulers import SCHEDULERS
+from tuning.space import DISTRIBUTIONS
 
 OUTPUT = Path(__file__).parent / "reference"
 CONFIGS: dict[str, type[BaseModel]] = {
@@ -41,6 +43,8 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "What trains (`adapt`)": ADAPTS,
     "Tasks (`tasks`)": TASKS,
     "Loss weightings (`weighting`)": WEIGHTINGS,
+    "Distributions (`space` of a search)": DISTRIBUTIONS,
+    "Schedulers (`scheduler` of a search)": SCHEDULERS,
 }
 
 

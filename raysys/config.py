@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from raysys.component import FrozenConfig, OneOf, name_as_kind
+from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
 from raysys.evaluation.protocol import EvaluationConfig
 from raysys.model.adapt import ADAPTS, Full
 from raysys.model.recommender import ModelConfig
@@ -73,3 +73,8 @@ class RunConfig(FrozenConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _weighting_knows_the_tasks(self) -> "RunConfig":
+        WEIGHTINGS[kind_of(self.weighting)](self.weighting, tuple(self.tasks))
+        return self

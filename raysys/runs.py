@@ -145,16 +145,22 @@ class Run:
         return [Recommendation(item, title, score) for item, title, score in zip(ids, titles, scores, strict=False)]
 
 
-def new_run_directory(root: str, project: str, output: str | None = None) -> Path:
-    """Make the directory of a new run; its name, unless given, is the run id (time and process)."""
+def new_directory(root: str, folder: str, project: str, output: str | Path | None = None) -> Path:
+    """Make the directory of a new run or study: ROOT/FOLDER/PROJECT/TIME unless it is given.
+
+    Raises:
+        UserError: the given directory holds something.
+    """
     if output is not None:
         path = Path(output)
         if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-            raise UserError(f"-o {path}: exists and is not empty; give another path, or --resume it if it is a run")
+            raise UserError(
+                f"-o {path}: exists and is not empty; give another path (an unfinished run goes on with --resume)"
+            )
         path.mkdir(parents=True, exist_ok=True)
         return path.absolute()
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    parent = Path(root) / "runs" / project
+    parent = Path(root) / folder / project
     for number in range(1000):
         path = parent / (f"{stamp}-{number}" if number else stamp)
         try:

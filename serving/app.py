@@ -51,7 +51,7 @@ def application(run: Run, config: ServeConfig) -> dict[str, Any]:
         "autoscaling_config": {**scaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
     }
     return {
-        "http_options": {"host": config.host, "port": config.port},
+        "http_options": {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout_s},
         "logging_config": {"enable_access_log": False},  # a line for every request costs a part of the throughput
         "applications": [
             {"name": APPLICATION, "route_prefix": "/", "import_path": "serving.app:build", "deployments": [deployment]}
@@ -74,7 +74,7 @@ def served(run_path: str, config: ServeConfig) -> Iterator[str]:
         try:
             with stage(f"serve {run.record.run_id}") as remarks:
                 url = deploy(run, config)
-                health = wait_ready(url, config.start_timeout_s)
+                health = wait_ready(url, run.record.run_id, config.start_timeout_s)
                 remarks.append(f"{health['items']:,} items, {health['users']:,} users")
             if not health["users"]:
                 console.print(
@@ -106,8 +106,8 @@ def deploy(run: Run, config: ServeConfig) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
-def wait_ready(url: str, timeout_s: float) -> dict[str, Any]:
-    """Wait until the application answers, and return what /healthz says.
+def wait_ready(url: str, run_id: str, timeout_s: float) -> dict[str, Any]:
+    """Wait until the application answers for a run, and return what /healthz says.
 
     Raises:
         UserError: it does not answer in time, or a replica refuses the run; the message says what Ray Serve knows.
@@ -121,7 +121,8 @@ def wait_ready(url: str, timeout_s: float) -> dict[str, Any]:
         state, message = (found.status.value, found.message) if found is not None else ("NOT_STARTED", "")
         if state == "DEPLOY_FAILED":
             raise _failure(message)
-        if state == "RUNNING" and (health := _health(url)) is not None:
+        health = _health(url) if state == "RUNNING" else {}
+        if health.get("run_id") == run_id:
             return health
         if time.monotonic() > deadline:
             told = f"{state}: {message}" if message else state
@@ -149,15 +150,15 @@ def _refuse_second_application() -> None:
         )
 
 
-def _health(url: str) -> dict[str, Any] | None:
-    """Ask /healthz directly, whatever $HTTP_PROXY says; None while the proxy has no route yet."""
+def _health(url: str) -> dict[str, Any]:
+    """Ask /healthz directly, whatever $HTTP_PROXY says; nothing while the proxy has no route yet."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"{url}/healthz", timeout=10) as answer:
             health: dict[str, Any] = json.load(answer)
             return health
     except urllib.error.URLError:
-        return None
+        return {}
 
 
 def _failure(message: str) -> Exception:

@@ -1,12 +1,16 @@
 """One replica: the app and the service behind it. Ray Serve calls it by method names; ray itself is not needed."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
+from raysys.errors import UserError
 from serving.gateway import create_app
 from serving.service import Service
+
+_log = logging.getLogger("ray.serve")
 
 
 class Replica:
@@ -23,6 +27,13 @@ class Replica:
         """Load another run, or other limits, and answer by it from then on; what is under way ends with the old one.
 
         Raises:
-            UserError: the run cannot be loaded; the replica goes on as it was.
+            UserError: the first run cannot be loaded. A later one leaves the replica as it was, because Ray Serve would
+                stop a replica that fails here; /healthz tells which run answers.
         """
-        self._gateway.state.service = await Service.load(user_config)
+        state = self._gateway.state
+        try:
+            state.service = await Service.load(user_config)
+        except UserError as error:
+            if state.service is None:
+                raise
+            _log.error("not reconfigured, going on with run %s: %s", state.service.run_id, error)

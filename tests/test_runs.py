@@ -100,14 +100,14 @@ def test_promotions_of_several_processes_are_all_kept(tmp_path):
 
 
 def test_new_run_directories_never_collide(tmp_path):
-    paths = {runs.new_run_directory(str(tmp_path), "shop") for _ in range(5)}
+    paths = {runs.new_directory(str(tmp_path), "runs", "shop") for _ in range(5)}
     assert len(paths) == 5
 
 
 def test_an_output_that_is_taken_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="not empty"):
-        runs.new_run_directory(str(tmp_path), "shop", str(tmp_path))
+        runs.new_directory(str(tmp_path), "runs", "shop", str(tmp_path))
 
 
 @pytest.mark.cluster

@@ -2,13 +2,12 @@
 
 import json
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from raysys.config import RunConfig
 from raysys.configfile import dump_yaml
-from raysys.errors import UserError
+from raysys.runs import new_directory
 from tuning.config import TuneConfig
 from tuning.report import Leaderboard
 from tuning.trial import sweep
@@ -34,23 +33,7 @@ class Study:
         Raises:
             UserError: the given directory holds something.
         """
-        if output is not None:
-            path = Path(output)
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UserError(f"-o {path}: exists and is not empty; give another path")
-            path.mkdir(parents=True, exist_ok=True)
-            return Study(path.absolute())
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        parent = Path(root) / "studies" / project
-        number = 0
-        while True:  # searches that start in the same second
-            path = parent / (f"{stamp}-{number}" if number else stamp)
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                number += 1
-                continue
-            return Study(path.absolute())
+        return Study(new_directory(root, "studies", project, output))
 
     @property
     def journal(self) -> Path:

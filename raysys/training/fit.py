@@ -20,7 +20,7 @@ from raysys.errors import UserError
 from raysys.evaluation.evaluate import Judge, evaluate
 from raysys.evaluation.protocol import EvalReport
 from raysys.progress import stage
-from raysys.runs import RECORD, Run, RunRecord, new_run_directory
+from raysys.runs import RECORD, Run, RunRecord, new_directory
 from raysys.tasks.multitask import MultiTask
 from raysys.training.checkpoint import checkpoints
 from raysys.training.loop import TrainingLoop, read_history
@@ -37,7 +37,7 @@ def train(config: RunConfig, output: str | None = None) -> Run:
         UserError: dataset, parent or a task's needs are missing; no run directory is made then.
     """
     config = resolve(config)
-    directory = new_run_directory(config.root, config.project, output)
+    directory = new_directory(config.root, "runs", config.project, output)
     (directory / "config.yaml").write_text(dump_yaml(config.model_dump(mode="json")))
     (directory / STARTED).write_text(json.dumps({"created": datetime.now(UTC).isoformat()}))
     return _complete(config, directory)

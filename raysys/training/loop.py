@@ -212,7 +212,8 @@ class TrainingLoop:
     def _keep_best(self, metrics: Metrics, name: str) -> None:
         position, stopping = self.position, self.config.training.early_stopping
         sign = -1.0 if lower_is_better(name) else 1.0
-        if position.best_metric is None or sign * metrics[name] > sign * position.best_metric:
+        unmeasured = position.best_metric is None or math.isnan(position.best_metric)
+        if unmeasured or sign * metrics[name] > sign * (position.best_metric or 0.0):
             position.best_metric, position.best_epoch, position.stale = metrics[name], position.epoch, 0
             self.best_metrics = dict(metrics)
             if self.parallel.is_first:
