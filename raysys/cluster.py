@@ -33,7 +33,7 @@ def prepare_environment() -> None:
 
 
 @contextlib.contextmanager
-def connected(dashboard: bool = False) -> Iterator[None]:
+def connected() -> Iterator[None]:
     """Be connected to Ray inside the block: to the current one, to $RAY_ADDRESS, or to one started for the block.
 
     Only a Ray that this call started is stopped at the end. A UserError raised inside a task comes out as itself.
@@ -44,7 +44,7 @@ def connected(dashboard: bool = False) -> Iterator[None]:
     quiet_ray()
     started = not ray.is_initialized()
     if started:
-        _start(ray, dashboard)
+        _start(ray)
     try:
         with user_errors():
             yield
@@ -59,7 +59,7 @@ def quiet_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _start(ray: Any, dashboard: bool) -> None:
+def _start(ray: Any) -> None:
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
@@ -72,7 +72,7 @@ def _start(ray: Any, dashboard: bool) -> None:
     cores = max(4, os.cpu_count() or 1)
     for attempt in (1, 2):  # a starved machine can miss Ray's fixed start-up limit once
         try:
-            ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
             return
         except Exception as error:
             ray.shutdown()

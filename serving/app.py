@@ -113,20 +113,19 @@ def wait_ready(url: str, run_id: str, timeout_s: float) -> dict[str, Any]:
         UserError: it does not answer in time, or a replica refuses the run; the message says what Ray Serve knows.
         RuntimeError: it does not start.
     """
-    from ray import serve
-
     deadline = time.monotonic() + timeout_s
     while True:
-        found = serve.status().applications.get(APPLICATION)
-        state, message = (found.status.value, found.message) if found is not None else ("NOT_STARTED", "")
+        state, message = _state()
         if state == "DEPLOY_FAILED":
             raise _failure(message)
         health = _health(url) if state == "RUNNING" else {}
         if health.get("run_id") == run_id:
             return health
         if time.monotonic() > deadline:
-            told = f"{state}: {message}" if message else state
-            raise UserError(f"start_timeout_s: not ready after {timeout_s:g} s ({told}); give it more time or CPUs")
+            raise UserError(
+                f"start_timeout_s: not ready after {timeout_s:g} s ({state}{message and ': '}{message}); "
+                "give it more time, or fewer num_cpus"
+            )
         time.sleep(_POLL_S)
 
 
@@ -150,6 +149,17 @@ def _refuse_second_application() -> None:
         )
 
 
+def _state() -> tuple[str, str]:
+    """Return the application's state and what Ray Serve says of it; its deployment knows more than the application."""
+    from ray import serve
+
+    found = serve.status().applications.get(APPLICATION)
+    if found is None:
+        return "NOT_STARTED", ""
+    messages = [deployment.message for deployment in found.deployments.values()]
+    return found.status.value, " ".join([*messages, found.message]).strip()
+
+
 def _health(url: str) -> dict[str, Any]:
     """Ask /healthz directly, whatever $HTTP_PROXY says; nothing while the proxy has no route yet."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -162,5 +172,5 @@ def _health(url: str) -> dict[str, Any]:
 
 
 def _failure(message: str) -> Exception:
-    refused = re.findall(r"UserError: (.+)", message)
+    refused = re.findall(r"UserError: (.+)", message)  # the errors of replicas come as text
     return UserError(refused[-1]) if refused else RuntimeError(f"the application does not start: {message}")

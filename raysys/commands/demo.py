@@ -1,5 +1,6 @@
 """raysys demo: the whole line on MovieLens-100K, in one Ray: logs in, recommendations from an endpoint out."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -57,22 +58,19 @@ def demo(
     started = time.perf_counter()
     place = root or store_root()
     configs = _configs(data, place)
-    with stage("start Ray"):
-        ray = cluster.connected(dashboard=True)
-        ray.__enter__()
-    try:
+    with contextlib.ExitStack() as ray:
+        with stage("start Ray"):
+            ray.enter_context(cluster.connected())
         dataset = _ingest(configs, place)
         run = _learn(configs, place, trials)
         _show_report(run)
         console.print(f"  promoted {run.record.run_id} to {_PROJECT}@champion")
         served = _verb_module("serve").served
         with served(str(run.path), {**configs.serve, "port": port}) as url:
-            _ask(url, run, dataset)
-            _closing(url, run, time.perf_counter() - started, keep)
+            _ask(url, dataset)
+            _closing(url, time.perf_counter() - started, keep)
             if keep:
                 _wait()
-    finally:
-        ray.__exit__(None, None, None)
 
 
 def _configs(data: Path | None, root: str) -> Configs:
@@ -149,7 +147,7 @@ def _show_report(run: "Run") -> None:
     console.print(report_table(EvalReport(report.split, report.protocol, metrics, report.popularity)))
 
 
-def _ask(url: str, run: "Run", dataset: "Dataset") -> None:
+def _ask(url: str, dataset: "Dataset") -> None:
     """Ask the endpoint for two users and print what it answers beside what they liked."""
     import httpx
     import numpy as np
@@ -183,7 +181,7 @@ def _liked(rows: Any, dataset: "Dataset") -> list[str]:
     return [title or name for title, name in zip(dataset.catalog.titles(chosen), ids, strict=True)]
 
 
-def _closing(url: str, run: "Run", seconds: float, keep: bool) -> None:
+def _closing(url: str, seconds: float, keep: bool) -> None:
     from raysys.progress import console
 
     console.rule(f"done in {seconds:.0f} s", align="left")

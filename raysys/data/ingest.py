@@ -110,6 +110,8 @@ def _first_pass(plan: Plan) -> None:
     lanes = events.repartition(plan.num_lanes, keys=["lane"])
     done = lanes.map_batches(GatherLanes(plan), batch_size=None, batch_format="pyarrow")
     done.take_all()
+    if (mistake := plan.told()) is not None:
+        raise UserError(mistake)
 
 
 def _second_pass(plan: Plan, event_names: tuple[str, ...]) -> list[dict[str, Any]]:

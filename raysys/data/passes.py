@@ -23,6 +23,7 @@ from raysys.data.sequences import UserEvents, count_marks, encode_users, gather_
 from raysys.data.splitting import SPLITS, Splitting
 from raysys.data.validation import ValidationReport, validate
 from raysys.data.vocabulary import Vocabulary
+from raysys.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Plan:
     def staging(self) -> Path:
         """Directory of intermediate files, removed at the end."""
         return self.version / "staging"
+
+    def tell(self, task: str, error: UserError) -> None:
+        """Keep a mistake of the user's that a task found: Ray would bury its text in tracebacks."""
+        write_bytes(str(error).encode(), self.staging / "errors" / f"{task}.txt")
+
+    def told(self) -> str | None:
+        """Return the first mistake that a task found; the tasks after it have nothing to do."""
+        found = sorted((self.staging / "errors").glob("[!.]*.txt"))
+        return found[0].read_text() if found else None
 
     @property
     def splitting(self) -> Splitting:
@@ -64,8 +74,13 @@ class ReadPieces:
         schema = events_schema(self.plan.labels).append(pa.field("lane", pa.int32()))
         for index in batch["piece"].to_pylist():
             yield schema.empty_table()  # a piece without a good row still has a schema
-            for table in self._read(index):
-                yield table.select(schema.names).cast(schema)
+            if self.plan.told() is not None:
+                continue
+            try:
+                for table in self._read(index):
+                    yield table.select(schema.names).cast(schema)
+            except UserError as error:
+                self.plan.tell(f"piece-{index:06d}", error)
 
     def _read(self, index: int) -> Iterator[pa.Table]:
         plan = self.plan
@@ -104,13 +119,18 @@ class GatherLanes:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Write every lane of the block and return how many there were."""
-        lanes = pc.unique(block["lane"]).to_pylist() if block.num_rows else []
+        lanes = pc.unique(block["lane"]).to_pylist() if block.num_rows and self.plan.told() is None else []
         for lane in lanes:
-            events = block.filter(pc.equal(block["lane"], lane)).drop_columns(["lane"])
-            users = gather_users(events, self.plan.config.history, self.plan.splitting)
-            write_arrow(users.table, self.plan.staging / "events" / f"{lane:05d}.arrow")
-            write_arrow(train_items(users), self.plan.staging / "items" / f"{lane:05d}.arrow")
+            try:
+                self._gather(lane, block.filter(pc.equal(block["lane"], lane)).drop_columns(["lane"]))
+            except UserError as error:
+                self.plan.tell(f"lane-{lane:05d}", error)
         return pa.table({"lanes": pa.array([len(lanes)], pa.int64())})
+
+    def _gather(self, lane: int, events: pa.Table) -> None:
+        users = gather_users(events, self.plan.config.history, self.plan.splitting)
+        write_arrow(users.table, self.plan.staging / "events" / f"{lane:05d}.arrow")
+        write_arrow(train_items(users), self.plan.staging / "items" / f"{lane:05d}.arrow")
 
 
 class EncodeLanes:

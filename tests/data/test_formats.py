@@ -67,6 +67,16 @@ def test_files_are_found_sorted_and_hidden_ones_left_out(write, tmp_path):
     assert find_files(str(tmp_path / "**" / "1.csv")) == [str(tmp_path / "a" / "1.csv")]
 
 
+def test_pieces_are_found_from_any_working_directory(write, tmp_path, monkeypatch):
+    write("logs/a.csv", "user_id,item_id\nu1,a\n")
+    write("logs/u.data", "1\t2\t3\t4\n")
+    monkeypatch.chdir(tmp_path)
+    forms = [open_format(**csv("logs/a.csv")), open_format(format="movielens", path="logs")]
+    pieces = [form.pieces()[0] for form in forms]
+    monkeypatch.chdir(tmp_path.parent)
+    assert [next(form.read(piece)).table.num_rows for form, piece in zip(forms, pieces, strict=True)] == [1, 1]
+
+
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/*.csv", "s3://bucket/logs", "."])
 def test_a_path_without_files_is_refused(tmp_path, path):
     with pytest.raises(UserError, match="path: "):

@@ -253,7 +253,11 @@ def test_too_many_rejected_rows_fail_with_counts_and_leave_nothing(ingest, tmp_p
         ("uid,sku\n", {}, r"log\.csv: the log is empty; nothing to ingest"),
         ("", {}, r"log\.csv: the file is empty"),
         ("uid,sku\n,a\nu,\nx\n", {}, r"3 of 3 rows \(100\.0%\) are rejected .*no row is good"),
-        ("user,sku\nu,a\n", {}, r"columns\.user_id: there is no column 'uid'; did you mean 'user'"),
+        (
+            "uidd,sku\nu,a\n",
+            {},
+            r"columns\.user_id: there is no column 'uid'; did you mean 'uidd'\? \(the file has: uidd, sku\)",
+        ),
         (
             "uid,sku\nu,a\n",
             {"history": ["clik", "click"]},
@@ -276,13 +280,18 @@ def test_too_many_rejected_rows_fail_with_counts_and_leave_nothing(ingest, tmp_p
         ),
     ],
 )
-def test_a_log_that_makes_no_dataset_is_told_plainly_and_leaves_nothing(ingest, tmp_path, content, more, expected):
+def test_a_log_that_makes_no_dataset_is_told_plainly_and_leaves_nothing(
+    ingest, tmp_path, capfd, content, more, expected
+):
     (tmp_path / "log.csv").write_text(content)
     columns = {"user_id": "uid", "item_id": "sku", "timestamp": more.pop("timestamp", None)}
     columns["event"] = more.pop("columns_event", None)
     source = {"format": "delimited", "path": str(tmp_path / "log.csv"), "event": "click", "columns": columns}
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(UserError, match=expected) as error:
         ingest(sources=[source], **more)
+    assert "Traceback" not in str(error.value)
+    assert "ray::" not in str(error.value)
+    assert capfd.readouterr().err.count("\n") <= 4, "the stages, and no tracebacks of Ray"
     assert not (tmp_path / "store" / "datasets" / "p").exists()
 
 

@@ -1,6 +1,7 @@
 """The endpoints over a real tiny run, without Ray: answers, refusals, and what the OpenAPI page promises."""
 
 import asyncio
+import logging
 import threading
 
 import httpx
@@ -179,7 +180,8 @@ def test_health_tells_run_items_and_users(client, tiny_run):
     assert client.get("/healthz").json() == expected
 
 
-def test_without_the_dataset_histories_and_popularity_go_on(orphan_run, caplog):
+def test_without_the_dataset_histories_and_popularity_go_on(orphan_run, caplog, monkeypatch):
+    monkeypatch.setattr("serving.service._log", logging.getLogger("replica"))  # Ray's own is kept quiet here
     orphan = Service(ServeConfig().replica(str(orphan_run.path)))
     client = TestClient(create_app(orphan))
     assert client.get("/healthz").json()["users"] == 0

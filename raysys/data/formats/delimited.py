@@ -45,9 +45,10 @@ class Delimited(EventFormat):
         @classmethod
         def _known_encoding(cls, value: str) -> str:
             try:
-                return codecs.lookup(value).name
+                codecs.lookup(value)
             except LookupError:
                 raise ValueError(f"unknown encoding {value!r}; utf8, latin-1 and cp1252 are common") from None
+            return value
 
     config: Config
 

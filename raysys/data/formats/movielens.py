@@ -53,7 +53,7 @@ class MovieLens(EventFormat):
 
     def pieces(self) -> list[Piece]:
         """The one ratings file."""
-        return [Piece(str(self._ratings()), 0)]
+        return [Piece(str(self._ratings().absolute()), 0)]
 
     def read(self, piece: Piece) -> Iterator[RawEvents]:
         """Yield all ratings; a line without four fields is malformed."""

@@ -135,7 +135,10 @@ def check_columns(path: str, wanted: Mapping[str, str], found: Sequence[str]) ->
 
 
 def find_files(path: str) -> list[str]:
-    """Return the files a path, directory or glob stands for, sorted; hidden files and markers are left out."""
+    """Return the files a path, directory or glob stands for, sorted; hidden files and markers are left out.
+
+    Paths are absolute, because tasks run in other working directories than the one the path was written for.
+    """
     if "://" in path:
         raise UserError(f"path: {path}: remote paths are not read yet; copy the files to a local or mounted folder")
     found = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
@@ -144,4 +147,4 @@ def find_files(path: str) -> list[str]:
     files = [name for name in found if os.path.isfile(name) and not Path(name).name.startswith((".", "_"))]
     if not files:
         raise UserError(f"path: {path}: no such file or directory, or nothing in it; check the path (RAYSYS_DATA?)")
-    return files
+    return [os.path.abspath(name) for name in files]
