@@ -33,10 +33,10 @@ def settle_port(config: ServeConfig) -> ServeConfig:
         UserError: something listens there already, or the host is not one of this machine.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET  # as Ray Serve's proxy binds
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+            probe.bind((config.host, config.port))
             return config.model_copy(update={"port": probe.getsockname()[1]})
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

@@ -29,7 +29,7 @@ class Autoscaling(FrozenConfig):
 class ServeConfig(FrozenConfig):
     """Everything `raysys serve` needs beside the run."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     """Address to listen on; 0.0.0.0 lets other machines in, and nobody is asked who they are."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""

@@ -120,13 +120,13 @@ def assert_like_reference(users: list[Line], split: Split, max_length: int, wind
 users_of_lines = st.lists(lines(), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(users_of_lines, st.sampled_from(SPLITS), st.integers(1, 9))
 def test_batches_are_as_the_reference_says(users, split, max_length):
     assert_like_reference(users, split, max_length, None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     users_of_lines, st.sampled_from(SPLITS), st.integers(1, 9), st.lists(st.floats(0, 0.999), min_size=4, max_size=4)
 )
@@ -134,7 +134,7 @@ def test_windows_are_as_the_reference_says(users, split, max_length, window):
     assert_like_reference(users, split, max_length, np.array(window[: len(users)]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(users_of_lines, st.sampled_from(SPLITS), st.integers(1, 5), st.none() | st.floats(0, 0.999))
 def test_no_state_knows_its_target_or_anything_later(users, split, max_length, share):
     window = None if share is None else np.full(len(users), share)
@@ -149,7 +149,7 @@ def test_no_state_knows_its_target_or_anything_later(users, split, max_length, s
         assert (after >= targets.times_BC[row, column]).all(), "the anchor is the newest token before the target"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(users_of_lines, st.sampled_from(SPLITS), st.integers(1, 5))
 def test_what_comes_later_changes_nothing_before_it(users, split, max_length):
     whole = make_batch(to_rows(users), split, IS_HISTORY, max_length)
@@ -192,7 +192,7 @@ def test_users_without_targets_or_no_users_at_all_make_an_empty_batch(users):
 # Queries
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(users_of_lines, st.sampled_from([*SPLITS, Split.NONE]), st.integers(1, 9))
 def test_queries_are_as_the_reference_says(users, split, max_length):
     queries = make_queries(to_rows(users), split, IS_HISTORY, max_length)

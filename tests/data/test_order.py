@@ -54,6 +54,7 @@ def test_short_and_long_batches_are_mixed_over_the_epoch():
     lengths, _ = samples([4000])
     means = np.array([lengths[batch].mean() for batch in plan([4000], batch_size=32)])
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+    assert 0.35 < (np.diff(means) > 0).mean() < 0.65, "the next batch is as often longer as shorter"
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 16))
@@ -80,7 +81,8 @@ def test_the_shards_of_a_window_change_with_the_epoch():
 @given(st.integers(1, 64), st.integers(1, 9), st.integers(0, 5))
 def test_ranks_share_a_batch_without_loss_and_evenly(batch_size, world_size, seed):
     lengths, shard_of_row = samples([200], seed)
-    for batch in plan_epoch(lengths, shard_of_row, seed, 0, batch_size)[:3]:
+    planned = plan_epoch(lengths, shard_of_row, seed, 0, batch_size)[:3]
+    for batch in [*planned, np.random.default_rng(seed).permutation(200)[:batch_size]]:
         shares = [rank_slice(batch, lengths, rank, world_size) for rank in range(world_size)]
         assert sorted(np.concatenate(shares)) == sorted(batch)
         assert np.ptp([len(share) for share in shares]) <= 1

@@ -26,7 +26,7 @@ def auc_by_pairs(scores: list[float], positive: list[bool]) -> float:
     return sum(wins) / len(wins) if wins else math.nan
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scored)
 def test_auc_is_the_share_of_pairs_in_order(pairs):
     scores, positive = zip(*pairs, strict=True)

@@ -57,7 +57,7 @@ def pairs_of(held_out: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.array([item for items in held_out for item in items], np.int64)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(ranked_lists, held_out_items), min_size=1, max_size=5), st.integers(0, 9))
 def test_metrics_agree_with_the_oracle(users, seed):
     lists = np.full((len(users), NUM_ITEMS), PAD)
@@ -138,7 +138,7 @@ scores_of_all = st.permutations(range(NUM_ITEMS)).map(lambda order: [float(value
 histories_of_items = st.lists(st.just(UNKNOWN) | item, max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(scores_of_all, histories_of_items), min_size=1, max_size=4), st.integers(1, 20), st.booleans()
 )
@@ -156,7 +156,7 @@ def test_lists_are_the_best_items_that_the_user_has_not_had(users, k, exclude_se
         assert (found.scores_BK[row, len(expected) :] == -torch.inf).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(scores_of_all, histories_of_items, held_out_items), min_size=1, max_size=4))
 def test_lists_and_metrics_together_agree_with_the_oracle(users):
     queries = queries_of([history for _, history, _ in users], [held_out for *_, held_out in users])

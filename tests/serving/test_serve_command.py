@@ -10,7 +10,7 @@ import torch
 
 from raysys.configfile import build, dump_yaml, read_yaml
 from raysys.errors import UserError
-from serving.app import application
+from serving.app import application, wait_ready
 from serving.checks import settle_port
 from serving.config import Autoscaling, ServeConfig
 from serving.service import Service
@@ -128,6 +128,22 @@ def test_a_run_that_cannot_retrieve_is_refused(tiny_run, tmp_path, command):
     code, _, err = command("serve", path, "--port", 0)
     assert code == 2
     assert "retrieves items" in err
+
+
+def test_what_a_replica_refuses_comes_out_as_its_message(monkeypatch):
+    text = "Traceback: ...\nraysys.errors.UserError: /gone: not a run (no run.json)\n\nThe deployment failed."
+    monkeypatch.setattr("serving.app._state", lambda: ("DEPLOY_FAILED", text))
+    with pytest.raises(UserError, match=r"^/gone: not a run \(no run.json\)$"):
+        wait_ready("http://127.0.0.1:1", "run", 5)
+    monkeypatch.setattr("serving.app._state", lambda: ("DEPLOY_FAILED", "FileNotFoundError: model.safetensors"))
+    with pytest.raises(RuntimeError, match=r"model\.safetensors"):
+        wait_ready("http://127.0.0.1:1", "run", 5)
+
+
+def test_waiting_ends(monkeypatch):
+    monkeypatch.setattr("serving.app._state", lambda: ("DEPLOYING", "1 replica waits for CPUs"))
+    with pytest.raises(UserError, match=r"start_timeout_s: not ready after 0\.1 s .*waits for CPUs"):
+        wait_ready("http://127.0.0.1:1", "run", 0.1)
 
 
 def test_port_zero_takes_a_free_one():
