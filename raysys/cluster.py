@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +37,8 @@ def prepare_environment() -> None:
 def connected() -> Iterator[None]:
     """Be connected to Ray inside the block: to the current one, to $RAY_ADDRESS, or to one started for the block.
 
-    Only a Ray that this call started is stopped at the end. A UserError raised inside a task comes out as itself.
+    Only a Ray that this call started is stopped at the end. What is printed inside goes to stderr: stdout is for
+    results. A UserError raised inside a task comes out as itself.
     """
     prepare_environment()
     import ray
@@ -46,7 +48,7 @@ def connected() -> Iterator[None]:
     if started:
         _start(ray)
     try:
-        with user_errors():
+        with contextlib.redirect_stdout(sys.stderr), user_errors():  # Ray reports dead workers on stdout
             yield
     finally:
         if started:
@@ -85,9 +87,7 @@ def user_errors() -> Iterator[None]:
     """Raise the UserError that hides inside an error of Ray, so that the command can print it plainly."""
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:
+    except Exception as error:  # a RayTaskError(UserError) is a UserError too, with a traceback for its text
         found = _hidden_user_error(error)
         if found is None:
             raise

@@ -60,7 +60,7 @@ class OneOf:
         kind = value.get(self.tag, self.default)
         if kind is None:
             raise _error(f"`{self.tag}:` is missing; {self._allowed()}")
-        if kind not in self.registry:
+        if not isinstance(kind, str) or kind not in self.registry:
             raise _error(f"unknown {self.tag} {kind!r}{nearest(str(kind), self.registry)} ({self._allowed()})")
         config: FrozenConfig = self.registry[kind].Config.model_validate(value)  # type: ignore[attr-defined]
         return config

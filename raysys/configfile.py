@@ -23,9 +23,17 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key written twice."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes the text "1e-3", because the loader would read a number."""
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Node:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key is a plain name", problem_mark=key_node.start_mark)
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} is written twice", problem_mark=key_node.start_mark)
@@ -35,9 +43,10 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Node:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+for _reader_or_writer in (_Loader, _Dumper):
+    _reader_or_writer.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def read_yaml(path: str | Path) -> Node:
@@ -51,7 +60,7 @@ def read_yaml(path: str | Path) -> Node:
         raise UserError(f"{path}: no such config file; write one with `raysys init LOG` or start from examples/")
     try:
         node = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, or a 13th month
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(node, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values, this file holds {type(node).__name__}")
@@ -60,13 +69,20 @@ def read_yaml(path: str | Path) -> Node:
 
 
 def parse_value(text: str) -> Any:
-    """Read the value of `--set a.b=VALUE` as YAML would."""
-    return yaml.load(text, Loader=_Loader)
+    """Read the value of `--set a.b=VALUE` as YAML would.
+
+    Raises:
+        UserError: the text is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{text}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def dump_yaml(node: Mapping[str, Any]) -> str:
     """Write a config as YAML, keys in their own order."""
-    return yaml.safe_dump(dict(node), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(dict(node), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def apply_settings(node: Node, settings: Sequence[str]) -> Node:
@@ -75,7 +91,11 @@ def apply_settings(node: Node, settings: Sequence[str]) -> Node:
         path, separator, text = setting.partition("=")
         if not separator or not path:
             raise UserError(f"--set {setting}: write it as PATH=VALUE, for example --set optimizer.learning_rate=0.01")
-        node = set_path(node, path, parse_value(text))
+        try:
+            value = parse_value(text)
+        except UserError as error:
+            raise UserError(f"--set {path}={error}") from None
+        node = set_path(node, path, value)
     return node
 
 
@@ -105,9 +125,16 @@ def _set(node: Any, steps: list[str], value: Any, path: str) -> Any:
     if match is None:
         raise UserError(f"{path}: {steps[0]!r} is not a key, key[kind] or number")
     key, kind = match["key"], match["kind"]
-    if kind is not None and (node.get(key) or {}).get("kind") != kind:
-        return node
-    if len(steps) == 1 and key in ("kind", "format") and key in node and node[key] != value:
+    if kind is not None:
+        part = node.get(key) or {}
+        if not isinstance(part, dict):
+            raise UserError(f"{path}: {key!r} is {part!r}, which has no kind")
+        if "kind" not in part:
+            raise UserError(f"{path}: the config does not say which kind {key!r} is; set {key}.kind first")
+        if part["kind"] != kind:
+            return node
+    at_root = len(steps) == path.count(".") + 1  # there, `format` belongs to the one source that is written loosely
+    if len(steps) == 1 and not at_root and key in ("kind", "format") and key in node and node[key] != value:
         return {key: value}
     node[key] = _set_one(node.get(key), steps[1:], value, path)
     return node
@@ -137,7 +164,7 @@ def load_plugins(names: Any, where: str) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:  # the last two: no module name at all, or a relative one
             raise UserError(
                 f"{where}: plugins: cannot import {name!r} ({error}); put its folder on PYTHONPATH or install it"
             ) from error

@@ -47,10 +47,10 @@ def serve(
         print_json(plan) if json else print_plan(plan)
         return
     ended = contextlib.suppress(KeyboardInterrupt)  # the way to stop it: nothing went wrong
+    stdout = sys.stdout  # inside the block everything printed goes to stderr
     with cluster.connected(), _one_interrupt(), served(str(opened.path), checked) as url, ended:
         _say_how_to_try(opened, url)
-        print_json({"url": url, "run": opened.record.run_id}) if json else print(url)
-        sys.stdout.flush()
+        print(dumps({"url": url, "run": opened.record.run_id}) if json else url, file=stdout, flush=True)
         threading.Event().wait()
 
 
@@ -62,6 +62,15 @@ def served(run_path: str, config: "ServeConfig | Mapping[str, Any]") -> contextl
 
     checked = config if isinstance(config, ServeConfig) else build(ServeConfig, dict(config), "serve")
     return serve_run(run_path, checked)
+
+
+def check_port(config: "Mapping[str, Any]") -> None:
+    """Refuse a config whose port is taken, before hours of other work."""
+    from raysys.configfile import build
+    from serving.checks import settle_port
+    from serving.config import ServeConfig
+
+    settle_port(build(ServeConfig, dict(config), "serve"))
 
 
 def _config(path: Path | None, settings: list[str] | None, **given: Any) -> "ServeConfig":

@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -56,8 +55,7 @@ def _run_trials(plan: Plan, study: Study) -> Leaderboard:
     cluster.prepare_environment()
     # Otherwise Tune ends the search on Ctrl-C as if it were complete.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    # Ray prints on stdout that a worker died; that is where --json goes.
-    with contextlib.redirect_stdout(sys.stderr), cluster.connected(), _quiet():
+    with cluster.connected(), _quiet():
         _check_cores(plan.config.cpus_per_trial)
         with Observer(plan, study) as observer:
             try:

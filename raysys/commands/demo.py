@@ -58,6 +58,7 @@ def demo(
     started = time.perf_counter()
     place = root or store_root()
     configs = _configs(data, place)
+    _verb_module("serve").check_port({**configs.serve, "port": port})
     with contextlib.ExitStack() as ray:
         with stage("start Ray"):
             ray.enter_context(cluster.connected())
@@ -156,10 +157,10 @@ def _ask(url: str, dataset: "Dataset") -> None:
     from raysys.progress import console
 
     console.rule(f"serve: {url}", align="left")
-    reader = ShardReader(dataset)
+    reader, client = ShardReader(dataset), httpx.Client(timeout=30, trust_env=False)  # localhost needs no proxy
     for row in (0, dataset.manifest.num_users // 2):
         user = reader.user_ids(np.array([row]))[0].as_py()
-        answer = httpx.post(f"{url}/v1/recommend", json={"user_id": user, "k": 5}, timeout=30).raise_for_status().json()
+        answer = client.post(f"{url}/v1/recommend", json={"user_id": user, "k": 5}).raise_for_status().json()
         liked = _liked(reader.rows(np.array([row])), dataset)
         console.print(f"  user {user} liked: {'; '.join(liked)}", markup=False, soft_wrap=True)
         for item in answer["items"]:

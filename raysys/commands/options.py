@@ -1,6 +1,7 @@
 """Options that several verbs share, and how they speak: results on stdout, everything else on stderr."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -33,7 +34,16 @@ def load_config(model: type[C], path: Path, settings: list[str] | None, **given:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    print(json.dumps(value, indent=1, default=str))
+    print(json.dumps(_without_nan(value), indent=1, default=str))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a metric that is undefined is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -140,22 +140,29 @@ def history_rows(histories: Sequence[np.ndarray], events: Sequence[np.ndarray] |
 
 
 def make_batch(
-    rows: UserRows, split: Split, is_history: np.ndarray, max_length: int, window: np.ndarray | None = None
+    rows: UserRows,
+    split: Split,
+    is_history: np.ndarray,
+    max_length: int,
+    window: np.ndarray | None = None,
+    windows_back: int = 0,
 ) -> Batch:
     """Make the events of one split the targets, and at most `max_length` history events before them the tokens.
 
     Tokens are the newest before the last target; with `window` (a number in [0, 1) per user), longer histories are
     seen through a window that starts at that share of the possible places. Targets whose anchor lies outside are left
-    out. An item that training never saw is no token.
+    out; they are in the batches of `windows_back` 1, 2, ..., until one has no targets. An item that training never
+    saw is no token.
     """
     view = _View(rows, split, is_history)
-    last = view.last_anchor(rows.marks == split)
+    last = view.last_anchor(rows.marks == split) - windows_back * max_length
     first = np.maximum(last - max_length + 1, 0)
     if window is not None:
         first = np.floor(window * (first + 1)).astype(np.int64)
         last = np.minimum(last, first + max_length - 1)
     anchor = view.before - 1 - first[view.row]
-    inside = (anchor >= 0) | ((anchor == -1) & (first[view.row] == 0))
+    starts = (first == 0) & ((last >= 0) | (windows_back == 0))  # the window that holds the start state
+    inside = (anchor >= 0) | ((anchor == -1) & starts[view.row])
     chosen = (rows.marks == split) & inside & (view.before - 1 <= last[view.row])
     targets, column = np.flatnonzero(chosen), _running(chosen, view.row, rows.offsets)[chosen]
     shape = (len(rows.users), int(column.max(initial=-1)) + 1)

@@ -3,11 +3,13 @@
 Two passes over the events: one gathers users by storage lane and learns the vocabulary, one encodes the lanes.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from raysys import cluster
 from raysys.data.catalog import build_catalog, read_details
@@ -48,16 +51,32 @@ def ingest(config: IngestConfig, output: str | Path | None = None) -> Dataset:
     details = read_details(config.items) if config.items else next(iter(_items(formats)), None)
     if not pieces:
         raise UserError(f"{', '.join(source.path for source in config.sources)}: the log is empty; nothing to ingest")
-    version = new_version(path.absolute())
-    plan = Plan(config, tuple(pieces), labels, _num_lanes(config, pieces), version, int(time.time() * 1000))
+    with _alone(path.absolute()):
+        version = new_version(path.absolute())
+        plan = Plan(config, tuple(pieces), labels, _num_lanes(config, pieces), version, int(time.time() * 1000))
+        try:
+            with cluster.connected():
+                return _run(plan, details)
+        except BaseException:
+            shutil.rmtree(version, ignore_errors=True)
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+            raise
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep a second ingestion on this machine from taking this one's unfinished version for a leftover."""
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"raysys-{name}.lock", timeout=0)
     try:
-        with cluster.connected():
-            return _run(plan, details)
-    except BaseException:
-        shutil.rmtree(version, ignore_errors=True)
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-        raise
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{path}: another ingestion is writing this dataset; wait for it or give another -o") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def describe(config: IngestConfig) -> dict[str, Any]:
@@ -69,11 +88,16 @@ def describe(config: IngestConfig) -> dict[str, Any]:
         "project": config.project,
         "sources": [source.model_dump(mode="json") for source in config.sources],
         "pieces": len(pieces),
+        "rows": _add([part.estimate_rows() for part in formats]),
         "source_bytes": size,
         "shards": _num_lanes(config, pieces),
         "expected_disk_bytes": size * 2,
         "expected_memory_bytes": (512 << 20) + min(size, config.shard_bytes) * 8,
     }
+
+
+def _add(counts: list[int | None]) -> int | None:
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _run(plan: Plan, details: pa.Table | None) -> Dataset:

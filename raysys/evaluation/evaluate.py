@@ -1,12 +1,12 @@
 """Runs an evaluation: collects per-user outcomes over a split, merges those of several ranks, and estimates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from raysys.data.batches import ShardReader, make_batch, make_queries
+from raysys.data.batches import Batch, ShardReader, make_batch, make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.schema import Split
 from raysys.evaluation.pointwise import Predictions, pointwise_estimates, pointwise_metrics
@@ -138,8 +138,7 @@ def evaluate(judge: Judge, network: MultiTask, split: Split) -> EvalReport:
 def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -> dict[str, Predictions]:
     scorers = network.pair_scorers()
     found: dict[str, list[Predictions]] = {name: [] for name in scorers}
-    for part in _batches(judge, rows) if scorers else ():
-        batch = make_batch(judge.reader.rows(part), split, judge.reader.is_history, judge.max_length).to(judge.device)
+    for batch in _target_batches(judge, split, rows) if scorers else ():
         encoded = network.recommender(batch.history)
         owners_BC = batch.users_B.unsqueeze(1).expand_as(batch.targets.items_BC)
         for name, task in scorers.items():
@@ -149,6 +148,18 @@ def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -
             predicted, labels, owners = (t[known_BC].cpu().numpy() for t in (predicted_BC, labels_BC, owners_BC))
             found[name].append(Predictions(predicted, labels, owners, task.positive_from))  # type: ignore[arg-type]
     return {name: _join(parts) for name, parts in found.items() if parts}
+
+
+def _target_batches(judge: Judge, split: Split, rows: np.ndarray) -> Iterator[Batch]:
+    """Yield every target of the split once, users with long periods through several windows."""
+    for part in _batches(judge, rows):
+        events, back = judge.reader.rows(part), 0
+        while True:
+            batch = make_batch(events, split, judge.reader.is_history, judge.max_length, windows_back=back)
+            if back and not batch.targets.mask_BC.any():
+                break
+            yield batch.to(judge.device)
+            back += 1
 
 
 def _join(parts: Sequence[Predictions]) -> Predictions:

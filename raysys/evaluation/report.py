@@ -9,7 +9,7 @@ from raysys.evaluation.protocol import Estimate, EvalReport
 def report_table(report: EvalReport) -> Table:
     """Return the table of a report."""
     table = Table(title=f"{report.split} split", caption=report.protocol, title_justify="left", caption_justify="left")
-    for column in ("metric", "value", "95 % interval", "popularity / mean", "ratio", "users"):
+    for column in ("metric", "value", "interval", "popularity / mean", "ratio", "users"):
         table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     for name, found in report.metrics.items():
         base = report.popularity.get(name)

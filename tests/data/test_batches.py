@@ -297,3 +297,20 @@ def test_batches_of_mapped_shards_are_as_the_reference_says(shards):
         view = reference_view(line, Split.VALID, 3, None)
         assert shown_tokens(batch.history, row) == as_shown(view.tokens)
         assert batch.targets.items_BC[row][batch.targets.mask_BC[row]].tolist() == [e.item for e, _ in view.targets]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=14), st.integers(0, 5), st.integers(1, 6))
+def test_windows_back_give_every_target_exactly_once(kinds, num_before, max_length):
+    """Evaluation scores all events of a long test period, each with at most `max_length` tokens before it."""
+    past = [Event(2, 0, time, 0, 1.0) for time in range(num_before)]
+    line = past + [Event(3, 0 if kind else 1, num_before + at, 2, 1.0) for at, kind in enumerate(kinds)]
+    seen: list[int] = []
+    for back in range(len(line) + 1):
+        batch = make_batch(to_rows([line]), Split.TEST, IS_HISTORY, max_length, windows_back=back)
+        targets = batch.targets
+        for time, anchor in zip(targets.times_BC[targets.mask_BC], targets.anchor_BC[targets.mask_BC], strict=True):
+            tokens_before = [event.time for event in line if event.event == 0 and event.time < time]
+            assert anchor == -1 or batch.history.times_BL[0, anchor] == tokens_before[-1]
+            assert (anchor == -1) <= (not tokens_before)
+            seen.append(int(time))
+    assert sorted(seen) == [event.time for event in line if event.mark == 2]

@@ -42,6 +42,10 @@ class Parquet(EventFormat):
         groups = [(path, group) for path in find_files(self.config.path) for group in range(_open(path).num_row_groups)]
         return [Piece(path, index, group) for index, (path, group) in enumerate(groups)]
 
+    def estimate_rows(self) -> int | None:
+        """Count the rows from the files' footers."""
+        return sum(_open(path).metadata.num_rows for path in find_files(self.config.path))
+
     def read(self, piece: Piece) -> Iterator[RawEvents]:
         """Yield the one table of a row group."""
         file = _open(piece.path)

@@ -60,6 +60,11 @@ class Synthetic(EventFormat):
         count = -(-self.config.num_users // _USERS_PER_PIECE)
         return [Piece(f"synthetic:{self.config.seed}", index, index) for index in range(count)]
 
+    def estimate_rows(self) -> int | None:
+        """Return the expected rows: the mean length of a walk times users, thinned as the table is."""
+        shown = 2.0 if self.config.table == "impression" else _KEEP[self.config.table]
+        return round(self.config.num_users * self.config.events_per_user * shown)
+
     def read(self, piece: Piece) -> Iterator[RawEvents]:
         """Generate the users of a piece."""
         config = self.config
@@ -75,6 +80,10 @@ class Synthetic(EventFormat):
         times = _START + (share * config.days * _DAY).astype(np.int64)
         stars = np.where(self.taste_of(items) == tastes[users], 4.5, 2.5) + generator.normal(0, 0.5, len(users))
         keep = generator.random(len(users)) < _KEEP[config.table]
+        if config.table == "impression":  # beside each item that is clicked, one that is passed over
+            items = np.column_stack([items, generator.integers(config.num_items, size=len(items))]).reshape(-1)
+            users, times = np.repeat(users, 2), np.repeat(times, 2)
+            stars, keep = np.repeat(stars, 2), np.repeat(keep, 2)
         if config.table == "purchase":  # bought from the cart, some minutes later
             keep &= np.random.default_rng([config.seed, piece.group, 1]).random(len(users)) < _KEEP["cart"]
             times = times + 600_000
