@@ -39,6 +39,8 @@ class TrainingConfig(FrozenConfig):
     """CPU threads of each worker's torch; by default all cores, shared evenly."""
     random_windows: bool = True
     """Whether a history longer than the model's is seen through another window in every epoch, or always its newest."""
+    average_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay of a running average of the weights, which is then validated and kept; 0 keeps the weights themselves."""
     evaluate_every: int = Field(1, ge=1)
     """Epochs between validations."""
     early_stopping: EarlyStopping | None = EarlyStopping()

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from raysys.training.average import WeightAverage
+
 _KEPT = 2
 
 
@@ -36,7 +38,13 @@ class Position:
     """Training time spent before this position."""
 
 
-def save_checkpoint(directory: Path, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save_checkpoint(
+    directory: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
+    position: Position,
+) -> None:
     """Write checkpoints/step-N beside the others, then drop all but the newest two."""
     final = directory / f"step-{position.step:09d}"
     partial = directory / f".{final.name}.partial"
@@ -44,6 +52,7 @@ def save_checkpoint(directory: Path, module: nn.Module, optimizer: torch.optim.O
     partial.mkdir(parents=True)
     save_file(plain_state(module), partial / "model.safetensors")
     save_file(_optimizer_tensors(optimizer), partial / "optimizer.safetensors")
+    save_file(average.state(), partial / "average.safetensors")
     (partial / "position.json").write_text(json.dumps(asdict(position)))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
@@ -51,14 +60,17 @@ def save_checkpoint(directory: Path, module: nn.Module, optimizer: torch.optim.O
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Restore weights and optimizer state in place and return the position."""
+def load_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage
+) -> Position:
+    """Restore weights, their average and optimizer state in place and return the position."""
     module.load_state_dict(load_file(path / "model.safetensors"))
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in load_file(path / "optimizer.safetensors").items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    average.load(load_file(path / "average.safetensors"))
     return Position(**json.loads((path / "position.json").read_text()))
 
 

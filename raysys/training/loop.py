@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raysys.component import kind_of
@@ -24,6 +25,7 @@ from raysys.model.adapt import ADAPTS
 from raysys.optimizer import build_optimizer, learning_rate_at
 from raysys.progress import StepBar
 from raysys.tasks.multitask import MultiTask
+from raysys.training.average import WeightAverage
 from raysys.training.checkpoint import (
     Position,
     checkpoints,
@@ -78,6 +80,7 @@ class TrainingLoop:
                 "its own; use adapt: {kind: full} or add a task such as rating"
             )
         self.optimizer = build_optimizer(self.module, config.optimizer)
+        self.average = WeightAverage(self.network, config.training.average_decay)
         self.reader = ShardReader(dataset)
         self.judge = Judge(dataset, self.reader, config.evaluation, config.model.max_length, self.parallel.device)
         self.rows = dataset.rows_with_targets(Split.TRAIN)
@@ -100,10 +103,9 @@ class TrainingLoop:
             bar.close()
         best = self.directory / "best.safetensors"
         if self.parallel.is_first and self.position.best_metric is None:
-            save_weights(self.network, best)  # nothing was validated: the last weights are the best known
+            with self.average.applied():
+                save_weights(self.network, best)  # nothing was validated: the last weights are the best known
         self.parallel.barrier()
-        from safetensors.torch import load_file
-
         self.network.load_state_dict(load_file(best))
         return TrainResult(self.network.eval(), self.position, self.best_metrics)
 
@@ -154,6 +156,7 @@ class TrainingLoop:
         if config.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), config.optimizer.clip_norm, foreach=True)
         self.optimizer.step()
+        self.average.update(step)
         return _named("loss", total, config.tasks, means_T)
 
     def _batch(self, batch_rows: np.ndarray) -> Batch:
@@ -170,7 +173,8 @@ class TrainingLoop:
         position.epoch, position.step_in_epoch, position.loss_sums = position.epoch + 1, 0, {}
         last = position.epoch == self.config.training.epochs
         if position.epoch % self.config.training.evaluate_every == 0 or last:
-            metrics |= self._validate()
+            with self.average.applied():
+                metrics |= self._validate()
         metrics |= {"epoch": position.epoch, "step": position.step, "seconds": position.seconds}
         if self.parallel.is_first:
             self._record(metrics)
@@ -228,14 +232,14 @@ class TrainingLoop:
 
     def _save(self) -> None:
         if self.parallel.is_first:
-            save_checkpoint(self.directory / "checkpoints", self.module, self.optimizer, self.position)
+            save_checkpoint(self.directory / "checkpoints", self.module, self.optimizer, self.average, self.position)
 
     def _restore(self) -> None:
         self.parallel.barrier()
         found = checkpoints(self.directory / "checkpoints")
         if not found:
             return
-        self.position = load_checkpoint(found[-1], self.module, self.optimizer)
+        self.position = load_checkpoint(found[-1], self.module, self.optimizer, self.average)
         history = read_history(self.directory)[: self.position.epoch]
         if self.parallel.is_first:  # an epoch recorded after the checkpoint will be recorded again
             (self.directory / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))

@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_run(config_of, contract_dataset, tmp_path)
 @pytest.mark.parametrize("step", [3, 7, 9, 16])  # within an epoch, at its end, and after it; checkpoints every 2 steps
 def test_an_interrupted_run_ends_equal_to_an_uninterrupted_one(config_of, contract_dataset, tmp_path, step):
     model = {"width": 16, "max_length": 6, "dropout": 0.2, "backbone": {"num_blocks": 1}}
-    training = {"epochs": 3, "batch_size": 32, "threads": 1, "checkpoint_every": 2}
+    training = {"epochs": 3, "batch_size": 32, "threads": 1, "checkpoint_every": 2, "average_decay": 0.9}
     config = config_of(model=model, training=training)
     whole = _loop(config, contract_dataset, tmp_path / "whole")
     expected = whole.run()
@@ -85,6 +85,29 @@ def test_an_unknown_metric_is_refused_with_the_ones_there_are(config_of, contrac
     training = {"epochs": 1, "threads": 1, "early_stopping": {"metric": "next_item.ndgc@10"}}
     with pytest.raises(UserError, match=r"did you mean 'next_item.ndcg@10'"):
         _loop(config_of(training=training), contract_dataset, tmp_path / "run").run()
+
+
+def test_the_running_average_is_what_is_kept(config_of, contract_dataset, tmp_path):
+    """Of one epoch from one seed: the steps are the same, the kept weights are their average."""
+    plain = {"epochs": 1, "batch_size": 32, "threads": 1}
+    loop = _loop(config_of(training=plain), contract_dataset, tmp_path / "plain")
+    seen, inner = [], loop.step
+
+    def step(*arguments):
+        losses = inner(*arguments)
+        seen.append(_weights(loop.network))
+        return losses
+
+    loop.step = step
+    loop.run()
+    averaged = _loop(config_of(training={**plain, "average_decay": 0.5}), contract_dataset, tmp_path / "averaged").run()
+    name = "recommender.items.encoders.id.embedding.weight"
+    mean = build_network(config_of(), contract_dataset).state_dict()[name]
+    for at, weights in enumerate(seen):
+        decay = min(0.5, (1 + at) / (10 + at))
+        mean = decay * mean + (1 - decay) * weights[name]
+    assert torch.allclose(averaged.network.state_dict()[name], mean, atol=1e-6)
+    assert not torch.allclose(seen[-1][name], mean, atol=1e-4)
 
 
 def test_checkpoints_hold_no_pickle_and_only_two_stay(config_of, contract_dataset, tmp_path):

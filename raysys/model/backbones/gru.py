@@ -1,0 +1,35 @@
+"""GRU4Rec: a gated recurrent unit over the history (Hidasi et al., 2016, arXiv 1511.06939)."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysys.component import FrozenConfig
+from raysys.model.backbones.backbone import Backbone
+
+
+class GRU(Backbone):
+    """Recurrence: what is recent counts most by construction, which small logs reward."""
+
+    class Config(FrozenConfig):
+        """The GRU's size."""
+
+        kind: Literal["gru"] = "gru"
+        hidden: int = Field(128, ge=1)
+        """Width of the recurrent state; it is projected to the model's width."""
+        num_layers: int = Field(1, ge=1)
+
+    def __init__(self, config: Config, width: int, max_length: int, dropout: float) -> None:
+        super().__init__(config, width, max_length, dropout)
+        self.scale = width**0.5
+        self.dropout = nn.Dropout(dropout)
+        between = dropout if config.num_layers > 1 else 0.0
+        self.gru = nn.GRU(width, config.hidden, config.num_layers, batch_first=True, dropout=between)
+        self.out = nn.Linear(config.hidden, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x_BLD: Tensor, times_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Run over the tokens in order. Histories are padded at the end, so no state sees padding."""
+        states, _ = self.gru(self.dropout(x_BLD * self.scale))
+        return self.norm(self.out(self.dropout(states)))
