@@ -93,17 +93,19 @@ def _run_ours(node: dict[str, Any], dataset: Path, variables: dict[str, str] | N
 
 def _measure(node: dict[str, Any], dataset_path: str) -> dict[str, float]:
     """Train with the library's own loop, validation and checkpoints included where the config asks for them."""
+    import torch
+
     from raysys.config import RunConfig
     from raysys.configfile import build
     from raysys.data.dataset import Dataset
     from raysys.data.schema import Split
     from raysys.evaluation.evaluate import Judge, evaluate
     from raysys.training.loop import TrainingLoop
-    from raysys.training.start import build_network, set_threads
+    from raysys.training.start import build_network
 
     config = build(RunConfig, {"project": "benchmark", "dataset": dataset_path, **node}, "benchmark")
     dataset = Dataset.open(dataset_path)
-    set_threads(config, 1)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         loop = TrainingLoop(config, dataset, build_network(config, dataset), Path(folder), show=False)
         steps = _timed(loop)

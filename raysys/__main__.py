@@ -41,7 +41,6 @@ def raysys() -> None:
 def main() -> None:
     """Run the command; exit 0 when well, 2 for the user's input, 1 for anything else."""
     sys.path.insert(0, os.getcwd())  # plugins may lie beside the config
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: threads that spin starve a shared machine
     try:
         app(prog_name="raysys")
     except UserError as error:

@@ -12,7 +12,6 @@ from raysys.errors import UserError
 ENVIRONMENT = {
     "RAY_num_workers_soft_limit": "8",  # keep idle workers: each new one imports for seconds
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
-    "OMP_WAIT_POLICY": "PASSIVE",  # two spinning threads beside other work cost three times the CPU
     "RAY_worker_niceness": "0",  # at the default 15 a busy machine starves every worker
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # V2 starts up to 32 actors to read parquet footers
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

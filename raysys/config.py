@@ -35,8 +35,9 @@ class TrainingConfig(FrozenConfig):
     """Ray Train workers; 1 trains in this process."""
     gpu: bool = False
     """Whether every worker takes a GPU."""
-    threads: int | None = Field(None, ge=1)
-    """CPU threads of each worker's torch; by default all cores, shared evenly."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of each worker's torch. On operations of this size a second thread gains little on a quiet machine
+    and costs twice the CPU, many times that on a busy one; more workers gain more."""
     random_windows: bool = True
     """Whether a history longer than the model's is seen through another window in every epoch, or always its newest."""
     average_decay: float = Field(0.0, ge=0, lt=1)

@@ -167,7 +167,7 @@ def test_a_path_of_one_kind_touches_no_other_kind():
         "model": {"backbone": {"kind": "hstu", "num_heads": 4}}
     }
     assert set_path(node, "model.backbone[sasrec].num_heads", 4) == node
-    with pytest.raises(UserError, match="set backbone.kind first"):
+    with pytest.raises(UserError, match=r"set backbone\.kind first"):
         set_path({}, "backbone[sasrec].num_heads", 4)
 
 

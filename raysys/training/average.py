@@ -17,7 +17,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step (from 0); the first steps count for more, so that they are soon forgotten."""
+        """Take in the weights after a step (from 0); early on the average is short, so that the start is forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, mean in self._mean.items():
             mean.lerp_(self._live[name], 1 - decay)

@@ -25,7 +25,7 @@ from raysys.tasks.multitask import MultiTask
 from raysys.training.checkpoint import checkpoints
 from raysys.training.loop import TrainingLoop, read_history
 from raysys.training.parallel import Parallel
-from raysys.training.start import build_network, resolve, set_threads
+from raysys.training.start import build_network, resolve
 
 STARTED = "started.json"
 
@@ -86,7 +86,7 @@ def run_loop(config: RunConfig, directory: Path, on_epoch: Callable[[dict[str, f
     """Train in this process, as one rank of whatever process group it belongs to."""
     load_plugins(list(config.plugins), "config")
     parallel = Parallel.current(config.training.gpu)
-    set_threads(config, parallel.world_size)
+    torch.set_num_threads(config.training.threads)
     dataset = Dataset.open(str(config.dataset))
     TrainingLoop(config, dataset, build_network(config, dataset), directory, parallel, on_epoch).run()
 

@@ -1,6 +1,5 @@
 """Where a run starts: its dataset, its parent, and the weights of its first step. The same on every rank."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -43,11 +42,6 @@ def build_network(config: RunConfig, dataset: Dataset) -> MultiTask:
     if config.start_from is not None:
         _inherit(network, Run.open(config.start_from), dataset.vocabulary)
     return network
-
-
-def set_threads(config: RunConfig, world_size: int) -> None:
-    """Share the cores evenly among the workers of this machine, unless the config says how many each takes."""
-    torch.set_num_threads(config.training.threads or max(1, (os.cpu_count() or 1) // world_size))
 
 
 def _inherit(network: MultiTask, parent: Run, vocabulary: Vocabulary) -> None:
