@@ -1,13 +1,14 @@
 """What long work tells people: stages with their time, and a bar on a terminal or plain lines elsewhere. On stderr."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 _PLAIN_EVERY_SECONDS = 10.0
 
 

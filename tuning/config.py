@@ -23,7 +23,7 @@ class TuneConfig(FrozenConfig):
     max_concurrent: int = Field(1, ge=1)
     """Most trials that run at a time; with 1 a search repeats exactly."""
     cpus_per_trial: int = Field(1, ge=1)
-    """Cores that a trial reserves; its torch takes as many threads, unless the base sets training.threads."""
+    """Cores that a trial reserves: as many as the base sets in training.threads."""
     seed: int = 0
     """Of the proposals; the trainings keep the seed of the base."""
     scheduler: Annotated[FrozenConfig, OneOf(SCHEDULERS, default="asha")] = Asha.Config()

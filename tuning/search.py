@@ -69,7 +69,7 @@ def _tuner(plan: Plan, study: Study, observer: Observer) -> "Tuner":
     from ray import tune
 
     config = plan.config
-    job = TrialJob(plan.base, config.metric, config.cpus_per_trial, str(study.trials))
+    job = TrialJob(plan.base, config.metric, str(study.trials))
     numbers = itertools.count()
     scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler)  # type: ignore[attr-defined]
     resources = {"cpu": float(config.cpus_per_trial), "gpu": float(plan.base["training"]["gpu"])}

@@ -29,7 +29,6 @@ class TrialJob:
     base: Node
     """The resolved train config."""
     metric: str
-    threads: int
     directory: str
     """Every trial writes into its own number below it."""
 
@@ -106,14 +105,7 @@ def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Cal
                 own = {OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished}
                 report({**metrics, **own})
 
-        run_loop(with_threads(config, job.threads), directory, on_epoch)
-
-
-def with_threads(config: RunConfig, threads: int) -> RunConfig:
-    """Return the config with the threads of a trial, where it does not set its own."""
-    if config.training.threads is not None:
-        return config
-    return config.model_copy(update={"training": config.training.model_copy(update={"threads": threads})})
+        run_loop(config, directory, on_epoch)
 
 
 def trial_directory(parent: str | Path, number: int) -> Path:

@@ -1,5 +1,6 @@
 """Prints an evaluation as a table: every metric with its interval, beside the baseline."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -8,8 +9,10 @@ from raysys.evaluation.protocol import Estimate, EvalReport
 
 def report_table(report: EvalReport) -> Table:
     """Return the table of a report."""
-    table = Table(title=f"{report.split} split", caption=report.protocol, title_justify="left", caption_justify="left")
-    for column in ("metric", "value", "interval", "popularity / mean", "ratio", "users"):
+    caption = f"{report.protocol}; baseline: popularity for lists, the training mean for labels"
+    table = Table(title=f"{report.split} split", caption=caption, box=box.SIMPLE_HEAD)
+    table.title_justify = table.caption_justify = "left"
+    for column in ("metric", "value", "interval", "baseline", "ratio", "users"):
         table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     for name, found in report.metrics.items():
         base = report.popularity.get(name)

@@ -11,7 +11,7 @@ from tuning.trial import OBJECTIVE, Standing, TrialJob, read_failure, run_trial,
 @pytest.fixture
 def job(tune_node, tmp_path) -> TrialJob:
     plan = read_plan(tune_node)
-    return TrialJob(plan.base, plan.config.metric, 1, str(tmp_path))
+    return TrialJob(plan.base, plan.config.metric, str(tmp_path))
 
 
 def test_a_trial_reports_every_epoch_with_its_best_so_far(job, tmp_path):
@@ -49,7 +49,7 @@ def test_a_worker_that_died_left_no_reason(tmp_path):
 
 
 def test_a_metric_that_is_not_measured_is_the_users_fault(job, tmp_path):
-    wrong = TrialJob(job.base, "next_item.ndgc@10", 1, job.directory)
+    wrong = TrialJob(job.base, "next_item.ndgc@10", job.directory)
     with pytest.raises(UserError):
         run_trial(wrong, 0, {}, lambda report: None)
     failure = read_failure(tmp_path / "000")
