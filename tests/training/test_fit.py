@@ -71,6 +71,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_happened
             assert first[name] == pytest.approx(second[name], rel=1e-4)
 
 
+@pytest.mark.process
 def test_a_killed_process_resumes_to_the_same_end(contract_dataset, tmp_path):
     training = {"epochs": 6, "batch_size": 16, "threads": 1, "checkpoint_every": 2}
     node = _config(contract_dataset, tmp_path, training=training)
@@ -88,6 +89,7 @@ def test_a_killed_process_resumes_to_the_same_end(contract_dataset, tmp_path):
     assert first == second
 
 
+@pytest.mark.process
 def test_fine_tuning_inherits_items_by_id_and_the_parents_model(contract_dataset, tmp_path):
     parent = raysys.train(_config(contract_dataset, tmp_path, tasks={"next_item": {}}), output=str(tmp_path / "parent"))
     node = _config(contract_dataset, tmp_path, start_from=str(parent.path))
