@@ -1,6 +1,8 @@
 """The whole line through the command: logs in, a trained, tuned, evaluated recommender answering out."""
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,8 @@ def test_the_demo_goes_the_whole_line(ray_cluster, data_root, tmp_path, command,
     ratio = run.record.test["next_item.ndcg@10"] / report["popularity"]["next_item.ndcg@10"]["mean"]
     assert ratio > 1.2, f"NDCG@10 is {ratio:.2f} times popularity's"
     assert run.record.test["rating.rmse"] < report["popularity"]["rating.rmse"]["mean"]
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])  # what README shows works on what the demo made
     best = next((tmp_path / "studies" / "movielens").glob("*/best.yaml"))
     assert read_yaml(best)["weighting"]["weights"] == run.config.weighting.weights
     with socket.socket() as probe:
