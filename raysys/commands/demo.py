@@ -30,7 +30,7 @@ _GENERATED = {
     "order": 0.6,
 }
 
-_QUICK = {"pretrain": "training.epochs=8", "tune": "num_trials=2", "finetune": "training.epochs=2"}
+_QUICK = {"pretrain": "training.epochs=8", "tune": "num_trials=2", "finetune": "training.epochs=3"}
 
 
 @dataclass(frozen=True)
