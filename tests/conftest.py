@@ -18,8 +18,12 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on tiny operations cost more than they give
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests with Ray come last, so that a quick failure shows early."""
+    """Whatever needs the cluster is marked so, and comes last, so that a quick failure shows early."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
     items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
 
 

@@ -21,6 +21,8 @@ from serving.gateway import create_app
 from serving.replica import Replica
 from serving.service import Service
 
+pytestmark = pytest.mark.cluster  # the run that is served is made by the real ingestion
+
 
 def recommend(client, **body):
     answer = client.post("/v1/recommend", json=body)

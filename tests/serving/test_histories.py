@@ -12,6 +12,8 @@ from raysys.evaluation.ranking import Candidates
 from serving.ranking import task_scores
 from serving.users import Histories
 
+pytestmark = pytest.mark.cluster  # the run that is served is made by the real ingestion
+
 
 @pytest.fixture(scope="module")
 def dataset(tiny_run):
