@@ -19,14 +19,18 @@ from typing import Any
 from filelock import FileLock
 
 TORCH = "torch==2.13.0"
+_RECTOOLS = [
+    "rectools[torch]==0.19.0",
+    "pytorch-lightning==2.5.2",
+    "numpy==1.26.4",
+    "pandas==2.3.3",
+    "scipy==1.17.1",
+]
 REQUIREMENTS: dict[str, list[str]] = {
-    "rectools": [
-        "rectools[torch]==0.19.0",
-        "pytorch-lightning==2.5.2",
-        "numpy==1.26.4",
-        "pandas==2.3.3",
-        "scipy==1.17.1",
-    ],
+    "rectools": _RECTOOLS,
+    "rectools-parquet": [*_RECTOOLS, "pyarrow==20.0.0"],
+    "recbole": ["recbole==1.2.1", "numpy==1.26.4", "pandas==2.2.3", "scipy==1.11.4", "setuptools==79.0.1"],
+    "polars": ["polars==2.1.0"],
 }
 SCRIPTS = Path(__file__).parent / "peer_scripts"
 COLUMNS = ("name", "ours", "peer", "peer_name", "unit", "ratio")
@@ -40,8 +44,12 @@ class PeerError(RuntimeError):
     """A peer could not be installed or run; the message says which, why, and where to look."""
 
 
-def environment(name: str, requirements: list[str]) -> Path:
-    """Return the interpreter of the peer's own environment, made on first use and kept for later runs."""
+def environment(name: str, requirements: list[str], torch: str | None = TORCH) -> Path:
+    """Return the interpreter of the peer's own environment, made on first use and kept for later runs.
+
+    With `torch`, that release is installed first and nothing may replace it.
+    """
+    requirements = [*([torch] if torch else []), *requirements]
     root = Path(os.environ.get("RAYSYS_PEERS") or "~/.cache/raysys-peers").expanduser().absolute()
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"{name}-{_digest(requirements)}"
@@ -51,24 +59,26 @@ def environment(name: str, requirements: list[str]) -> Path:
         if not marker.exists():
             shutil.rmtree(folder, ignore_errors=True)
             _install(name, requirements, folder, python)
-            marker.write_text("\n".join([TORCH, *requirements]) + "\n")
+            marker.write_text("\n".join(requirements) + "\n")
     return python
 
 
 def _digest(requirements: list[str]) -> str:
-    parts = [platform.python_version(), TORCH, *sorted(requirements)]
+    parts = [platform.python_version(), *requirements[:1], *sorted(requirements[1:])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _install(name: str, requirements: list[str], folder: Path, python: Path) -> None:
-    _say(f"installing {name} into {folder} (once): {TORCH}, {', '.join(requirements)}")
+    _say(f"installing {name} into {folder} (once): {', '.join(requirements)}")
     started = time.monotonic()
     _logged([sys.executable, "-m", "venv", str(folder)], name, folder)
+    first, *others = requirements
     constraint = folder / "constraint.txt"
-    constraint.write_text(f"{TORCH}\n")
+    constraint.write_text(f"{first}\n")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint"]
-    _logged([*pip, str(constraint), TORCH], name, folder)
-    _logged([*pip, str(constraint), *requirements], name, folder)
+    _logged([*pip, str(constraint), first], name, folder)
+    if others:
+        _logged([*pip, str(constraint), *others], name, folder)
     _say(f"installed {name} in {time.monotonic() - started:.0f} s")
 
 

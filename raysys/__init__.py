@@ -29,14 +29,16 @@ def load(run: str | Path, root: str | None = None) -> "Run":
     return find_run(run, root or store_root())
 
 
-def ingest(config: Config, output: str | Path | None = None, settings: Sequence[str] = ()) -> "Dataset":
-    """Turn logs into a dataset; `settings` are `a.b=c` strings as for --set."""
+def ingest(
+    config: Config, output: str | Path | None = None, settings: Sequence[str] = (), append: bool = False
+) -> "Dataset":
+    """Turn logs into a dataset, or `append` new files to it; `settings` are `a.b=c` strings as for --set."""
     from raysys.configfile import build
     from raysys.data.config import IngestConfig
     from raysys.data.ingest import ingest as run_ingest
 
     node, where = _node(config, settings)
-    return run_ingest(build(IngestConfig, node, where), output)
+    return run_ingest(build(IngestConfig, node, where), output, append)
 
 
 def train(config: Config, output: str | None = None, settings: Sequence[str] = ()) -> "Run":

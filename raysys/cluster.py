@@ -54,6 +54,19 @@ def connected() -> Iterator[None]:
             ray.shutdown()
 
 
+def cpus_per_task() -> float:
+    """Return how many of Ray's logical CPUs one busy task takes, so that no more run at once than there are cores.
+
+    A local Ray has more logical CPUs than cores, for libraries that wait for each other; a cluster's are real.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    logical = ray.cluster_resources().get("CPU", 1.0)
+    cores = os.cpu_count() or 1
+    return max(1.0, float(int(logical // cores))) if len(nodes) == 1 else 1.0
+
+
 def quiet_ray() -> None:
     """Silence the log lines of Ray's libraries in this process, errors excepted."""
     for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve"):

@@ -67,10 +67,11 @@ def init(
     source, labels, has_time = _look(log, {"user_id": user, "item_id": item, "timestamp": time})
     name = project or re.sub(r"[^A-Za-z0-9._-]+", "-", log.resolve().name.split(".")[0]).strip("-.") or "project"
     split = (
-        "# One moment for all users would be closer to live use: {kind: time, valid_from: DATE, test_from: DATE}\n"
+        "# The newest events of all users are held out: closest to live use. Dates instead of shares: valid_from, test_from\n"
+        "split: {kind: time, valid_share: 0.1, test_share: 0.1}"
         if has_time
-        else "# The log has no times: the order of its rows is the order of events.\n"
-    ) + "split: {kind: leave_one_out}"
+        else "# The log has no times: the order of its rows is the order of events.\nsplit: {kind: leave_one_out}"
+    )
     rating = "\n  rating: {}" if "rating" in labels else ""
     output.mkdir(parents=True, exist_ok=True)
     for file in ("ingest.yaml", "train.yaml"):
@@ -85,9 +86,9 @@ def init(
 
 def _look(log: Path, given: dict[str, str | None]) -> tuple[dict[str, str], dict[str, str], bool]:
     """Return (format and its keys as YAML text, label columns, whether there are times)."""
-    from raysys.data.formats.source import find_files
+    from raysys.data.places import list_files
 
-    first = Path(find_files(str(log))[0])
+    first = Path(list_files(str(log))[0].path)
     if any((log / name).exists() for name in ("u.data", "ratings.dat")):
         return {"format": "movielens", "extras": ""}, {"rating": "rating"}, True
     plain = first.name.removesuffix(".gz")
@@ -95,10 +96,14 @@ def _look(log: Path, given: dict[str, str | None]) -> tuple[dict[str, str], dict
         import pyarrow.parquet as pq
 
         return _columns("parquet", pq.read_schema(first).names, given, "")
+    if plain.endswith((".jsonl", ".ndjson", ".json")):
+        from raysys.data.json_objects import read_objects
+
+        return _columns("jsonl", next(read_objects(str(first)))[0].column_names, given, "")
     if plain.endswith((".csv", ".tsv", ".txt", ".data")):
         return _text(first, given)
     raise UserError(
-        f"{first}: a log ends in .parquet, .csv, .tsv, .txt or .data (also .gz); convert it, or write the YAML"
+        f"{first}: a log ends in .parquet, .csv, .tsv, .jsonl, .txt or .data (text also .gz); convert it, or write the YAML"
     )
 
 

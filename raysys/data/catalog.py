@@ -1,26 +1,41 @@
-"""The item side of a dataset: what people read about an item, and how popular it was in training."""
+"""The item side of a dataset: what people read about an item, its features, and how popular it was in training.
 
-import json
+The catalog holds the items of training alone, so what is learned here (the values of a category, the mean of a
+number) never depends on later periods. The functions for users do the same lane by lane, with training users.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
-import pyarrow.parquet as pq
 
+from raysys.data.features import concat_blocks, latest, list_rows
 from raysys.data.files import read_arrow, write_arrow
-from raysys.data.formats.delimited import read_text
-from raysys.data.formats.source import ItemsConfig, find_files
-from raysys.data.schema import FIRST_ITEM
-from raysys.data.validation import as_text
-from raysys.errors import UserError, nearest
+from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM, NUMBER_PREFIX
+from raysys.data.vocabulary import extend
 
-_BLOCK_BYTES = 16 << 20  # no line of a JSON table may be longer
+_NEVER = np.iinfo(np.int64).max  # first time of an earlier item that training no longer has
+
+CATEGORY: Final = pa.dictionary(pa.int32(), pa.string())
+"""Type of a category: its dictionary is its vocabulary, null an unknown value. Lists of it hold several values."""
+
+VALUES: Final = pa.schema([("column", pa.string()), ("value", pa.string()), ("first_time", pa.int64())])
+"""The values of categories, without repetition, each with the first training time of a row that has it."""
+
+MOMENTS: Final = pa.schema(
+    [("column", pa.string()), ("count", pa.int64()), ("mean", pa.float64()), ("squares", pa.float64())]
+)
+"""Of each number: how many are known, their mean, and the sum of the squared distances to it."""
 
 
 class Catalog:
-    """One row per real item, in vocabulary order: item_id, title (null = unknown), popularity, categories."""
+    """One row per real item, in vocabulary order: item_id, popularity, title (null = unknown) and features.
+
+    Features are `text.X`, `category.X` (CATEGORY or a list of it), `number.X` f32 and `vector.X`.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -30,6 +45,11 @@ class Catalog:
         """History events in training per vocabulary index [V] f32; 0 for PAD and UNKNOWN."""
         counts = self.table["popularity"].to_numpy().astype(np.float32)
         return np.concatenate([np.zeros(FIRST_ITEM, np.float32), counts])
+
+    @property
+    def statistics(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of each number `X` over the items that have one."""
+        return merge_moments([moments(self.table)])
 
     def titles(self, indices: np.ndarray) -> list[str | None]:
         """Return the titles of real-item indices."""
@@ -45,70 +65,144 @@ class Catalog:
         return Catalog(read_arrow(path))
 
 
-def build_catalog(train_items: pa.Table, details: pa.Table | None) -> Catalog:
-    """Join train-period counts (in vocabulary order) with the details of items, if there are any."""
-    table = pa.table({"item_id": train_items["item_id"], "popularity": train_items["count"]})
-    if details is None:
-        return Catalog(table.append_column("title", pa.nulls(table.num_rows, pa.string())).combine_chunks())
-    place = pc.index_in(table["item_id"], details["item_id"])
-    for name in details.column_names:
-        if name != "item_id":
-            table = table.append_column(name, details[name].take(place))
-    if "title" not in table.column_names:
-        table = table.append_column("title", pa.nulls(table.num_rows, pa.string()))
-    return Catalog(table.combine_chunks())
+def build_catalog(items: pa.Table, details: pa.Table | None, earlier: Catalog | None = None) -> Catalog:
+    """Join the items of training (item_id, first_time, count; in vocabulary order) with blocks of details.
 
-
-def read_details(config: ItemsConfig) -> pa.Table:
-    """Read the configured item table: item_id, title and the named categories, as text.
-
-    Where an item has several rows, the first counts.
-
-    Raises:
-        UserError: the file's kind is not known, it cannot be read, or a named column is missing.
+    Of several rows of an item the newest counts, without times the first. The values of a category are ordered by
+    (first training time of an item that has it, value). With an `earlier` catalog its items keep their rows and its
+    values their indices, new ones follow; items that the details no longer name keep what was known.
     """
-    try:
-        table = pa.concat_tables([_read(path) for path in find_files(config.path)], promote_options="permissive")
-        columns = {name: _column(table, name, column, config) for name, column in _wanted(config).items()}
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
-        raise UserError(f"items.path: {config.path}: cannot be read as a table of items: {error}") from None
-    first = pa.table(columns).append_column("place", pa.array(np.arange(table.num_rows)))
-    kept = first.group_by("item_id").aggregate([("place", "min")])["place_min"]
-    return first.take(kept).drop_columns(["place"])
+    details = None if details is None else latest(details)
+    if earlier is not None:
+        items = extend(earlier.table["item_id"].combine_chunks(), items)
+        details = _with_earlier(details, earlier)
+    ids, first_times = items["item_id"], pc.fill_null(items["first_time"], _NEVER)
+    columns = {"item_id": ids, "popularity": items["count"], "title": pa.nulls(len(ids), pa.string())}
+    if details is not None:
+        old = {} if earlier is None else vocabularies(earlier.table)
+        values = merge_values([category_values(details, ids, first_times.to_numpy())], old)
+        columns |= _encoded(_rows_of(details, ids), values)
+    return Catalog(pa.table(columns).combine_chunks())
 
 
-def _wanted(config: ItemsConfig) -> dict[str, str]:
-    wanted = {"item_id": config.id, **{name: name for name in config.categories}}
-    return wanted if config.title is None else {**wanted, "title": config.title}
+def build_users(user_ids: pa.Array, details: pa.Table, training: np.ndarray) -> pa.Table:
+    """Return what `encode_users` returns, with the category values of the users where `training` [U] is true.
+
+    Values are in the order of their texts. This is for users that one process holds.
+    """
+    ids = user_ids.filter(pa.array(training))
+    return encode_users(user_ids, details, merge_values([category_values(details, ids, np.zeros(len(ids), np.int64))]))
 
 
-def _column(table: pa.Table, name: str, column: str, config: ItemsConfig) -> pa.ChunkedArray:
-    if column not in table.column_names:
-        place = {"item_id": "id", "title": "title"}.get(name, "categories")
-        raise UserError(
-            f"items.{place}: {config.path} has no column {column!r}{nearest(column, table.column_names)} "
-            f"(it has: {', '.join(table.column_names)})"
-        )
-    return as_text(table[column]) if name == "item_id" else _plain_text(table[column])
+def encode_users(user_ids: pa.Array, details: pa.Table, values: Mapping[str, pa.Array]) -> pa.Table:
+    """Return one row per user in the given order: user_id and features; category values not in `values` are null.
+
+    Details hold one row per user (see `latest`); in lists, values that are not known are left out.
+    """
+    return pa.table({"user_id": user_ids, **_encoded(_rows_of(details, user_ids), values)}).combine_chunks()
 
 
-def _read(path: str) -> pa.Table:
-    name = path.removesuffix(".gz").removesuffix(".zst")
-    if name.endswith(".parquet"):
-        return pq.read_table(path)
-    if name.endswith((".jsonl", ".ndjson", ".json")):
-        with pa.input_stream(path, compression="detect") as stream:
-            return pyarrow.json.read_json(stream, pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES))
-    if name.endswith((".csv", ".tsv")):
-        parts = [rows for rows, _, _ in read_text(path, "," if name.endswith(".csv") else "\t")]
-        if not parts:
-            raise UserError(f"items.path: {path}: the table has a header and no rows")
-        return pa.concat_tables(parts)
-    raise UserError(f"items.path: {path}: an item table ends in .parquet, .csv, .tsv or .jsonl (plain or .gz)")
+def category_values(details: pa.Table, ids: pa.Array | pa.ChunkedArray, first_times: np.ndarray) -> pa.Table:
+    """Return the VALUES that rows of these training ids carry; first_times [N] i64 ms stand beside the ids.
+
+    Values of parts (lanes) are put together by `merge_values`.
+    """
+    rows = _rows_of(details, ids)
+    times, parts = pa.array(first_times, pa.int64()), [VALUES.empty_table()]
+    for name in _names(rows, CATEGORY_PREFIX):
+        column = _whole(rows[name])
+        own = times
+        if pa.types.is_list(column.type):
+            own, column = times.take(pa.array(list_rows(column))), pc.list_flatten(column)
+        pairs = pa.table({"column": pa.repeat(name, len(column)), "value": column, "first_time": own})
+        parts.append(_first(pairs.filter(column.is_valid())))
+    return pa.concat_tables(parts)
 
 
-def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_nested(column.type):
-        texts = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(texts, pa.string())])
-    return pc.cast(column, pa.string())
+def merge_values(parts: Iterable[pa.Table], earlier: Mapping[str, pa.Array] | None = None) -> dict[str, pa.Array]:
+    """Return the vocabulary of each category: its `earlier` values, then new ones by (first_time, value)."""
+    table = _first(pa.concat_tables(parts))
+    keys = [("first_time", "ascending"), ("value", "ascending")]
+    merged = dict(earlier or {})
+    for name in pc.unique(table["column"]).to_pylist():
+        known = merged.get(name, pa.array([], pa.string()))
+        own = table.filter(pc.equal(table["column"], name)).sort_by(keys)["value"].combine_chunks()
+        merged[name] = pa.concat_arrays([known, own.filter(pc.invert(pc.is_in(own, known)))])
+    return merged
+
+
+def vocabularies(table: pa.Table) -> dict[str, pa.Array]:
+    """Return the values of each category column of a catalog or of users, in index order."""
+    columns = {name: _whole(table[name]) for name in _names(table, CATEGORY_PREFIX)}
+    lists = pa.types.is_list
+    return {name: (c.values if lists(c.type) else c).dictionary for name, c in columns.items()}
+
+
+def moments(table: pa.Table) -> pa.Table:
+    """Return the MOMENTS of the number columns over the rows of a table."""
+    rows = []
+    for name in _names(table, NUMBER_PREFIX):
+        known = table[name].drop_null().to_numpy().astype(np.float64)
+        mean = float(known.mean()) if len(known) else 0.0
+        rows.append({"column": name, "count": len(known), "mean": mean, "squares": float(((known - mean) ** 2).sum())})
+    return pa.Table.from_pylist(rows, schema=MOMENTS)
+
+
+def merge_moments(parts: Iterable[pa.Table]) -> dict[str, tuple[float, float]]:
+    """Return (mean, standard deviation) of each number over all parts; (0, 0) where no row has one."""
+    table, found = pa.concat_tables(parts), {}
+    for name in pc.unique(table["column"]).to_pylist():
+        own = table.filter(pc.equal(table["column"], name))
+        count, mean, squares = (own[key].to_numpy() for key in ("count", "mean", "squares"))
+        total = max(int(count.sum()), 1)
+        middle = float(count @ mean) / total
+        spread = float(squares.sum() + count @ (mean - middle) ** 2) / total  # within the parts, and between them
+        found[name.removeprefix(NUMBER_PREFIX)] = (middle, spread**0.5)
+    return found
+
+
+def _with_earlier(details: pa.Table | None, earlier: Catalog) -> pa.Table:
+    rows = earlier.table.drop_columns(["popularity"]).rename_columns({"item_id": "id"})
+    if details is not None:
+        rows = rows.filter(pc.invert(pc.is_in(rows["id"], details["id"])))
+    for name in _names(rows, CATEGORY_PREFIX):
+        is_list = pa.types.is_list(rows.schema.field(name).type)
+        texts = rows[name].cast(pa.list_(pa.string()) if is_list else pa.string())
+        rows = rows.set_column(rows.column_names.index(name), name, texts)
+    return rows if details is None else concat_blocks([details, rows])
+
+
+def _rows_of(details: pa.Table, ids: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the first row of each id, nulls where there is none; without id and time."""
+    own = [name for name in details.column_names if name not in ("id", "time")]
+    return details.select(own).take(pc.index_in(ids, details["id"]))
+
+
+def _encoded(rows: pa.Table, values: Mapping[str, pa.Array]) -> dict[str, pa.ChunkedArray | pa.Array]:
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {name: rows[name] for name in rows.column_names}
+    for name in _names(rows, CATEGORY_PREFIX):
+        columns[name] = _encode(_whole(rows[name]), values.get(name, pa.array([], pa.string())))
+    return columns
+
+
+def _encode(column: pa.Array, values: pa.Array) -> pa.Array:
+    if not pa.types.is_list(column.type):
+        return pa.DictionaryArray.from_arrays(pc.index_in(column, values), values)
+    index = pc.index_in(pc.list_flatten(column), values)
+    owner = list_rows(column)[index.is_valid().to_numpy(zero_copy_only=False)]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(column)))]).astype(np.int32)
+    codes = pa.DictionaryArray.from_arrays(index.drop_null(), values)
+    return pa.ListArray.from_arrays(pa.array(offsets), codes, mask=column.is_null() if column.null_count else None)
+
+
+def _first(pairs: pa.Table) -> pa.Table:
+    found = pairs.group_by(["column", "value"], use_threads=False).aggregate([("first_time", "min")])
+    return found.rename_columns({"first_time_min": "first_time"}).select(VALUES.names)
+
+
+def _names(table: pa.Table, prefix: str) -> list[str]:
+    return [name for name in table.column_names if name.startswith(prefix)]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

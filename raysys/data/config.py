@@ -3,16 +3,21 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysys.component import FrozenConfig, OneOf
+from raysys.data.attribution import LabelJoin
+from raysys.data.cleaning import CleanConfig
 from raysys.data.formats import FORMATS
-from raysys.data.formats.source import ItemsConfig, SourceConfig
-from raysys.data.splitting import SPLITS, LeaveOneOut
+from raysys.data.formats.source import SourceConfig
+from raysys.data.privacy import Pseudonymise
+from raysys.data.splitting import SPLITS, GlobalTime
+from raysys.data.tables import ItemsConfig, UsersConfig
+from raysys.data.validation import RulesConfig
 from raysys.errors import nearest
 
 Source = Annotated[SourceConfig, OneOf(FORMATS, tag="format")]
-SplitConfig = Annotated[FrozenConfig, OneOf(SPLITS, default="leave_one_out")]
+SplitConfig = Annotated[FrozenConfig, OneOf(SPLITS, default="time")]
 
 
 class IngestConfig(FrozenConfig):
@@ -25,16 +30,38 @@ class IngestConfig(FrozenConfig):
     plugins: tuple[str, ...] = ()
     """Modules to import first: they may add formats, tasks, backbones, ... to the registries."""
     sources: tuple[Source, ...] = Field(min_length=1)
-    """The logs. Where times tie, the order of sources decides."""
+    """The logs. Where times tie, the order of sources decides, then the order of paths, then that of rows."""
+    labels: dict[str, LabelJoin] = {}
+    """Labels of one event that other events set: `{purchase: {on: impression, within: 7d}}`."""
     items: ItemsConfig | None = None
-    """A table with titles and categories; by default the one that comes with the format, if any."""
+    """A table with titles and features of items; by default the one that comes with the format, if any."""
+    users: UsersConfig | None = None
+    """A table with features of users."""
     history: tuple[str, ...] = ()
     """Events that become tokens of a user's history; all of them when empty."""
-    split: SplitConfig = LeaveOneOut.Config()
+    split: SplitConfig = GlobalTime.Config()
+    rules: RulesConfig = RulesConfig()
+    """What makes a row bad."""
+    clean: CleanConfig = CleanConfig()
+    """What is left out or filled on purpose, though nothing is wrong with it."""
+    drop: tuple[str, ...] = ()
+    """Columns of the logs and tables that are never written anywhere, whatever else names them."""
+    pseudonymise: Pseudonymise | None = None
+    """Replaces user ids by a keyed hash before anything is written."""
+    sample_users: float = Field(1.0, gt=0, le=1)
+    """Share of the users that are kept, for a first try on a huge log."""
     max_rejected: float = Field(0.05, ge=0, le=1)
     """Share of rows that may be rejected before the ingestion fails."""
-    shard_bytes: int = Field(64 << 20, ge=1 << 10)
-    """Users are spread over as many shards as the sources hold multiples of this."""
+    events_per_shard: int = Field(1_000_000, ge=1)
+    """Users are spread over as many shards as the log holds multiples of this many events; bounds the memory of a task."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _label_names(cls, value: Any) -> Any:
+        for name in value if isinstance(value, Mapping) else ():
+            if not str(name).isidentifier():
+                raise ValueError(f"{name!r}: a label's name is one word of letters, digits and _")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -15,8 +15,11 @@ from raysys.data.vocabulary import Vocabulary
 from raysys.errors import UserError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
-_PARTS = {"staging", "shards", "rejected", "vocabulary.arrow", "catalog.arrow", "rows.arrow"}
+SCHEMA_VERSION = 2
+_PARTS = {
+    *("staging", "shards", "rejected", "log", "items", "categories"),
+    *("vocabulary.arrow", "catalog.arrow", "users.arrow", "rows.arrow", "lanes.json", "files.json"),
+}
 
 
 class Manifest(BaseModel):
@@ -33,17 +36,34 @@ class Manifest(BaseModel):
     num_items: int
     num_events: int
     events_by_split: dict[str, int]
+    events_by_name: dict[str, list[int]] = {}
+    """Events of each kind in training, validation and test."""
     event_names: tuple[str, ...]
     history: tuple[str, ...]
     labels: tuple[str, ...]
     label_means: dict[str, float]
     """Mean of each label over training events."""
+    numbers: tuple[str, ...] = ()
+    """Numbers of the context that events carry."""
+    categories: dict[str, int] = {}
+    """Categories of the context that events carry: size of each one's index, PAD and UNKNOWN included."""
     shards: tuple[str, ...]
     time_range: tuple[int, int] | None
     """First and last event, ms; null where the logs have no times."""
     rows: int
     kept: int
     rejected: dict[str, int]
+    """Rows that broke a rule, by rule. rows = kept + rejected + cleaned, always."""
+    cleaned: dict[str, int] = {}
+    """Rows that were left out on purpose, by reason."""
+    cleaned_rows: dict[str, int] = {}
+    """The part of `cleaned` that never reached the log of the dataset."""
+    parent: str | None = None
+    """The version that this one extends."""
+    key_check: str | None = None
+    """Tells whether a key is the one that made the pseudonyms."""
+    forgotten: int = 0
+    """Users that were removed on request."""
     config: dict
     """The resolved ingest config."""
 

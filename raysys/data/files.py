@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,9 +10,54 @@ import pyarrow as pa
 from raysys.errors import UserError
 
 
-def write_arrow(table: pa.Table, path: Path) -> str:
-    """Write an uncompressed Arrow IPC file in one record batch and return the sha256 of its bytes."""
-    return write_bytes(_serialize(table), path)
+def write_arrow(table: pa.Table, path: Path, compression: str | None = None) -> str:
+    """Write an Arrow IPC file in one record batch and return the sha256 of its bytes.
+
+    Args:
+        table: what to write.
+        path: where; the file is whole or absent.
+        compression: lz4 or zstd for what is read as a whole; without it the file can be memory-mapped.
+    """
+    return write_bytes(_serialize(table, compression), path)
+
+
+class ArrowParts:
+    """One Arrow file written part by part, so that the whole is never held in memory; absent until it is closed."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._sink = pa.OSFile(str(self._partial), "wb")
+        self._writer = pa.ipc.new_file(self._sink, schema)
+
+    def add(self, table: pa.Table) -> None:
+        """Append the rows as one record batch, an empty one too."""
+        batches = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+        for batch in batches:
+            self._writer.write_batch(batch)
+
+    def close(self) -> str:
+        """Rename the file into place and return the sha256 of its bytes."""
+        self._writer.close()
+        self._sink.close()
+        os.replace(self._partial, self._path)
+        return digest_of(self._path)
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that never changes a second name; where the storage knows no links, copy it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_bytes(content: bytes | pa.Buffer, path: Path) -> str:
@@ -35,9 +81,10 @@ def read_arrow(path: Path) -> pa.Table:
         raise UserError(f"{path}: not an Arrow file ({error}); run `raysys ingest` again") from None
 
 
-def _serialize(table: pa.Table) -> pa.Buffer:
+def _serialize(table: pa.Table, compression: str | None) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
         for batch in table.combine_chunks().to_batches():
             writer.write_batch(batch)
     return sink.getvalue()

@@ -1,98 +1,191 @@
 """Events of users, gathered into one row per user in time order. Pure: Ray Data only decides where it runs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysys.data.schema import LABEL_PREFIX, Split
-from raysys.data.splitting import Splitting
-from raysys.errors import UserError
+from raysys.data.lanes import LaneEvents
+from raysys.data.schema import CATEGORY_PREFIX, EVENTS, FIRST_ITEM, LABEL_PREFIX, NUMBER_PREFIX, UNKNOWN, Fields, Split
+
+TRAIN_ITEMS = pa.schema([("item_id", pa.string()), ("first_time", pa.int64()), ("count", pa.int64())])
+"""What a vocabulary may know: items of training events, when they were first met, and how often they were taken."""
 
 
 @dataclass(frozen=True)
-class UserEvents:
-    """The events of whole users, sorted by (user, time, position)."""
+class LogTable:
+    """Events in the order of their sources, with the names their `event` codes stand for."""
 
-    users: pa.Array  # [U] string, ascending
-    offsets: np.ndarray  # [U + 1]
-    table: pa.Table  # EVENTS [E], sorted
-    marks: np.ndarray  # [E] i8, Split
-    is_history: np.ndarray  # [E] bool
+    table: pa.Table  # EVENTS with `event` as i8 codes, further columns, in any chunks
+    event_names: tuple[str, ...]
 
 
-def lane_of(user_ids: pa.ChunkedArray, num_lanes: int) -> np.ndarray:
-    """Return the storage lane [E] of each user id: a stable hash, the same in every process and version."""
-    hashed = pd.util.hash_array(user_ids.to_numpy(zero_copy_only=False).astype(object), categorize=True)
-    return (hashed % np.uint64(num_lanes)).astype(np.int32)
+def gather_lane(parts: Sequence[LogTable], event_names: tuple[str, ...], history: Sequence[str]) -> LaneEvents:
+    """Sort the events of whole users by (user, time, order of the parts and rows).
 
-
-def gather_users(events: pa.Table, history: tuple[str, ...], splitting: Splitting) -> UserEvents:
-    """Sort the events of whole users, find where each user begins, and mark the split.
-
-    Raises:
-        UserError: the split needs times and some event has none.
+    Args:
+        parts: at least one table, all of the same columns; earlier parts come first where times tie.
+        event_names: every name the codes can stand for, ascending.
+        history: names of the events that become tokens; all of them when empty.
     """
-    times = pc.fill_null(events["timestamp"], 0).to_numpy()
-    if splitting.needs_time and events["timestamp"].null_count:
-        raise UserError("split: kind 'time' needs a time for every event; map columns.timestamp or use leave_one_out")
-    user_codes = events["user_id"].combine_chunks().dictionary_encode()
-    rank = np.argsort(np.argsort(user_codes.dictionary.to_numpy(zero_copy_only=False).astype(object)))
-    keys = rank[user_codes.indices.to_numpy()]
-    order = np.lexsort((events["position"].to_numpy(), times, keys))
-    table = events.take(pa.array(order)).combine_chunks()
-    keys = keys[order]
-    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, np.int64)
-    offsets = np.append(starts, len(keys)).astype(np.int64)
-    is_history = (
-        pc.is_in(table["event"], pa.array(history, pa.string())).to_numpy() if history else np.ones(len(keys), bool)
+    table = pa.concat_tables([part.table for part in parts])
+    codes = np.concatenate([_recode(part, event_names) for part in parts])
+    users, user_codes = _coded(table["user_id"])
+    items, item_codes = _coded(table["item_id"])
+    times = _numpy(pc.fill_null(table["timestamp"], 0))
+    order = np.lexsort((times, user_codes))  # stable: what ties stays in the order of the sources
+    sorted_users = user_codes[order]
+    starts = np.flatnonzero(np.diff(sorted_users, prepend=-1))
+    place = pa.array(order)
+    known = np.array([name in history for name in event_names] if history else [True] * len(event_names), bool)
+    events = codes[order]
+    further = [name for name in table.column_names if name not in ("user_id", "item_id", "event", "timestamp")]
+    return LaneEvents(
+        users=users,
+        offsets=np.append(starts, len(order)).astype(np.int64),
+        item_ids=items,
+        items=item_codes[order],
+        event_names=event_names,
+        events=events,
+        times=times[order],
+        is_history=known[events],
+        columns={name: _whole(table[name]).take(place) for name in further},
     )
-    users = table["user_id"].take(pa.array(starts)).combine_chunks()
-    marks = splitting.mark(offsets, times[order], is_history)
-    return UserEvents(users, offsets, table, marks, is_history)
 
 
-def train_items(events: UserEvents) -> pa.Table:
-    """Return (item_id, first_time, count) over training events: all that a vocabulary may know of these users.
+def log_of(lane: LaneEvents) -> pa.Table:
+    """Return what is kept of a lane for later days: its events before cleaning, without their place in the sources."""
+    owner = pa.array(lane.owner.astype(np.int32))
+    further = {name: column for name, column in lane.columns.items() if name != "position"}
+    columns = {
+        "user_id": pa.DictionaryArray.from_arrays(owner, lane.users),
+        "item_id": pa.DictionaryArray.from_arrays(pa.array(lane.items), lane.item_ids),
+        "event": pa.array(lane.events),
+        "timestamp": pa.array(lane.times),
+        **further,
+    }
+    names = "\n".join(lane.event_names)
+    return pa.table(columns).replace_schema_metadata({"event_names": names})
+
+
+def from_log(table: pa.Table, columns: Mapping[str, pa.DataType]) -> LogTable:
+    """Return the kept events of a lane as the first part of what `gather_lane` sorts again.
+
+    Args:
+        table: what `log_of` returned.
+        columns: further columns that the newer parts have; those the log lacks are null.
+    """
+    names = tuple(table.schema.metadata[b"event_names"].decode().split("\n"))
+    arrays = {name: pc.cast(table[name], pa.string()) for name in ("user_id", "item_id")}
+    arrays |= {"event": table["event"], "timestamp": table["timestamp"]}
+    arrays["position"] = pa.chunked_array([pa.array(np.full(table.num_rows, -1, np.int64))])
+    for name, kind in columns.items():
+        arrays[name] = table[name] if name in table.column_names else pa.nulls(table.num_rows, kind)
+    return LogTable(pa.table(arrays), names)
+
+
+def train_items(lane: LaneEvents, marks: np.ndarray) -> pa.Table:
+    """Return TRAIN_ITEMS of a lane, ascending by item_id: all that a vocabulary may know of these users.
 
     `count` counts history events only: what was shown and not taken makes no item popular.
     """
-    train = events.marks == Split.TRAIN
-    chosen = events.table.select(["item_id", "timestamp"]).append_column(
-        "history", pa.array(events.is_history.astype(np.int64))
-    )
-    grouped = chosen.filter(pa.array(train)).group_by("item_id").aggregate([("timestamp", "min"), ("history", "sum")])
-    return grouped.rename_columns({"timestamp_min": "first_time", "history_sum": "count"}).select(
-        ["item_id", "first_time", "count"]
-    )
+    train = marks == Split.TRAIN
+    first = np.full(len(lane.item_ids), np.iinfo(np.int64).max)
+    np.minimum.at(first, lane.items[train], lane.times[train])
+    counts = np.bincount(lane.items[train & lane.is_history], minlength=len(lane.item_ids))
+    met = np.flatnonzero(first < np.iinfo(np.int64).max)
+    columns = (lane.item_ids.take(pa.array(met)), pa.array(first[met]), pa.array(counts[met].astype(np.int64)))
+    return pa.table(dict(zip(TRAIN_ITEMS.names, columns, strict=True)), schema=TRAIN_ITEMS)
 
 
-def encode_users(events: UserEvents, items: pa.Array, event_names: tuple[str, ...], schema: pa.Schema) -> pa.Table:
-    """Return shard rows (SEQUENCES): vocabulary indices and parallel lists per user."""
-    offsets = pa.array(events.offsets.astype(np.int32))
+def train_categories(lane: LaneEvents, marks: np.ndarray, name: str) -> pa.Table:
+    """Return TRAIN_ITEMS of the values of a context category: values of training events only."""
+    train = pa.array(marks == Split.TRAIN)
+    values = pa.table({"item_id": lane.columns[CATEGORY_PREFIX + name], "time": pa.array(lane.times)}).filter(train)
+    grouped = values.filter(pc.is_valid(values["item_id"])).group_by("item_id")
+    found = grouped.aggregate([("time", "min"), ("time", "count")])
+    return found.rename_columns(TRAIN_ITEMS.names).cast(TRAIN_ITEMS)
+
+
+def draft_rows(lane: LaneEvents, marks: np.ndarray, fields: Fields) -> pa.Table:
+    """Return one row per user with events as parallel lists; items are places in the lane's `item_ids` still.
+
+    Categories are dictionary arrays of the lane's own values; `encode_rows` makes a shard of it.
+    """
+    offsets = pa.array(lane.offsets.astype(np.int32))
+    floats = [LABEL_PREFIX + name for name in fields.labels] + [NUMBER_PREFIX + name for name in fields.numbers]
     flat = {
-        "items": items,
-        "events": pc.cast(pc.index_in(events.table["event"], pa.array(event_names)), pa.int8()),
-        "times": pc.fill_null(events.table["timestamp"], 0),
-        "marks": pa.array(events.marks),
-        **{name: events.table[name] for name in events.table.column_names if name.startswith(LABEL_PREFIX)},
+        "items": pa.array(lane.items),
+        "events": pa.array(lane.events),
+        "times": pa.array(lane.times),
+        "marks": pa.array(marks),
+        **{name: lane.columns[name] for name in floats},
+        **{CATEGORY_PREFIX + name: lane.columns[CATEGORY_PREFIX + name] for name in fields.categories},
     }
-    lists = {name: pa.ListArray.from_arrays(offsets, _whole(column)) for name, column in flat.items()}
-    return pa.table({"user_id": events.users, **lists}, schema=schema)
+    return pa.table(
+        {"user_id": lane.users, **{name: pa.ListArray.from_arrays(offsets, column) for name, column in flat.items()}}
+    )
 
 
-def count_marks(events: UserEvents) -> dict[str, np.ndarray]:
+def encode_rows(
+    draft: pa.Table, item_indices: np.ndarray, categories: Mapping[str, pa.Array], schema: pa.Schema
+) -> pa.Table:
+    """Return shard rows (SEQUENCES) of a lane's draft.
+
+    Args:
+        draft: what `draft_rows` returned.
+        item_indices: vocabulary index of each of the lane's items [I] i32.
+        categories: for each context category its values in index order; unseen values become UNKNOWN.
+        schema: of the shard.
+    """
+    columns: dict[str, pa.Array] = {}
+    for name in schema.names:
+        whole = _whole(draft[name])
+        if name == "items":
+            indices = pa.array(item_indices[whole.values.to_numpy()])
+            whole = pa.ListArray.from_arrays(whole.offsets, indices)
+        elif name.startswith(CATEGORY_PREFIX):
+            found = pc.index_in(whole.values, categories[name.removeprefix(CATEGORY_PREFIX)])
+            codes = pc.fill_null(pc.add(found, FIRST_ITEM), UNKNOWN)
+            whole = pa.ListArray.from_arrays(whole.offsets, codes)
+        columns[name] = whole
+    return pa.table(columns, schema=schema)
+
+
+def count_marks(lane: LaneEvents, marks: np.ndarray) -> dict[str, np.ndarray]:
     """Return per user how many events, and how many history events, carry each mark: the columns of ROWS."""
     counts = {}
     for name, mark in (("train", Split.TRAIN), ("valid", Split.VALID), ("test", Split.TEST)):
-        here = events.marks == mark
-        for what, chosen in (("events", here), ("tokens", here & events.is_history)):
+        here = marks == mark
+        for what, chosen in (("events", here), ("tokens", here & lane.is_history)):
             running = np.concatenate([[0], np.cumsum(chosen)])
-            counts[f"{name}_{what}"] = (running[events.offsets[1:]] - running[events.offsets[:-1]]).astype(np.int32)
+            counts[f"{name}_{what}"] = (running[lane.offsets[1:]] - running[lane.offsets[:-1]]).astype(np.int32)
     return counts
+
+
+def _recode(part: LogTable, event_names: tuple[str, ...]) -> np.ndarray:
+    place = {name: code for code, name in enumerate(event_names)}
+    codes = np.array([place[name] for name in part.event_names], np.int8)
+    return codes[_numpy(part.table["event"])] if len(codes) else np.zeros(0, np.int8)
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """Return the distinct texts, ascending, and the place of each value among them [E] i32."""
+    coded = _whole(column).dictionary_encode()
+    order = pc.sort_indices(coded.dictionary)
+    rank = np.empty(len(order), np.int32)
+    rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+    return coded.dictionary.take(order), rank[coded.indices.to_numpy()]
+
+
+def _numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return _whole(column).to_numpy(zero_copy_only=False)
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+assert set(EVENTS.names) == {"user_id", "item_id", "event", "timestamp", "position"}

@@ -1,18 +1,25 @@
 """Marks every event as train, valid or test. Marks never fall along a user's line: the past is never held out later."""
 
 from abc import ABC, abstractmethod
-from datetime import UTC, datetime
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig
+from raysys.data.hashing import hash_ids, share_of
+from raysys.data.lanes import LaneEvents
 from raysys.data.schema import Split
+from raysys.data.times import milliseconds
+from raysys.errors import UserError
+
+_OWN_HASH: Final = 0x5371_17  # lanes and samples hash the same ids: held-out parts must not follow those
 
 
 class Splitting(ABC):
-    """A rule that marks the events of many users at once."""
+    """A rule that marks the events of many users at once. Each kind says whether it needs a log with times."""
 
     Config: ClassVar[type[FrozenConfig]]
     needs_time: ClassVar[bool]
@@ -21,8 +28,35 @@ class Splitting(ABC):
         self.config = config
 
     @abstractmethod
-    def mark(self, offsets: np.ndarray, times: np.ndarray, is_history: np.ndarray) -> np.ndarray:
-        """Return i8 marks [E] for events of users in time order; offsets [U + 1], times in ms [E]."""
+    def mark(self, lane: LaneEvents) -> np.ndarray:
+        """Return a Split mark per event, i8 [E]."""
+
+    def drop(self, lane: LaneEvents) -> np.ndarray | None:
+        """Return true [E] on events that the split leaves out of the dataset; None where it leaves out nothing."""
+        return None
+
+    def resolve(self, histogram: Mapping[int, int]) -> FrozenConfig:
+        """Return the config with everything in it that depends on the log, so that later days change nothing.
+
+        `histogram` is the number of events in each hour of the whole log: hours since 1970-01-01 UTC -> count.
+
+        Raises:
+            UserError: the log does not allow this split.
+        """
+        return self.config
+
+
+class _Shares(FrozenConfig):
+    valid_share: float = Field(0.1, gt=0, lt=1)
+    """Share that validates."""
+    test_share: float = Field(0.1, gt=0, lt=1)
+    """Share that tests."""
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Self:
+        if self.valid_share + self.test_share >= 1:
+            raise ValueError(f"valid_share + test_share is {self.valid_share + self.test_share:g}; it must be below 1")
+        return self
 
 
 class LeaveOneOut(Splitting):
@@ -38,46 +72,172 @@ class LeaveOneOut(Splitting):
     config: Config
     needs_time = False
 
-    def mark(self, offsets: np.ndarray, times: np.ndarray, is_history: np.ndarray) -> np.ndarray:
-        """Mark by the number of history events from here to the end of the user."""
-        running = np.concatenate([[0], np.cumsum(is_history)])
-        totals = running[offsets[1:]] - running[offsets[:-1]]
-        user = np.repeat(np.arange(len(totals)), np.diff(offsets))
-        left = running[offsets[1:]][user] - running[:-1]  # this event included
-        after_last = (left <= 1) & ((left == 1) & is_history | (left == 0))
-        before_last = (left <= 2) & ((left == 2) & is_history | (left < 2))
-        marks = np.where(after_last, Split.TEST, np.where(before_last, Split.VALID, Split.TRAIN))
-        return np.where(totals[user] >= self.config.min_events, marks, Split.TRAIN).astype(np.int8)
+    def mark(self, lane: LaneEvents) -> np.ndarray:
+        """Mark the last two history events of a user; other events follow the history event before them."""
+        one = (_history_events(lane) >= self.config.min_events).astype(np.int64)
+        return _mark_last(lane, one, one)
+
+
+class Ratio(Splitting):
+    """The last shares of each user's history events are validation and test."""
+
+    class Config(_Shares):
+        """Like leave_one_out, with more to measure on for users with long histories."""
+
+        kind: Literal["ratio"] = "ratio"
+        min_events: int = Field(3, ge=3)
+        """Users with fewer history events are training only; all others have an event of each part."""
+
+    config: Config
+    needs_time = False
+
+    def mark(self, lane: LaneEvents) -> np.ndarray:
+        """Round the parts of a user to whole history events; other events follow the history event before them."""
+        config, length = self.config, _history_events(lane)
+        test = np.clip(np.rint(length * config.test_share), 1, length - 2)
+        valid = np.clip(np.rint(length * config.valid_share), 1, length - 1 - test)
+        enough = length >= config.min_events
+        return _mark_last(lane, np.where(enough, valid, 0), np.where(enough, test, 0))
+
+
+class _Periods(_Shares):
+    valid_from: datetime | None = None
+    """Date or time from which events validate, UTC where it names no zone; by default the shares decide."""
+    test_from: datetime | None = None
+    """Date or time from which events test."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if (self.valid_from is None) != (self.test_from is None):
+            missing = "valid_from" if self.valid_from is None else "test_from"
+            raise ValueError(f"{missing} is missing; give valid_from and test_from, or neither and shares")
+        if self.valid_from and self.test_from and milliseconds(self.valid_from) >= milliseconds(self.test_from):
+            raise ValueError(f"valid_from ({self.valid_from}) must be before test_from ({self.test_from})")
+        return self
 
 
 class GlobalTime(Splitting):
     """One moment for all users: what happened from `valid_from` on is validation, from `test_from` on test."""
 
-    class Config(FrozenConfig):
-        """Dates or times, UTC where they name no zone."""
+    class Config(_Periods):
+        """Dates, or shares of the events: then the nearest whole hours, found once and kept for later days."""
 
         kind: Literal["time"] = "time"
-        valid_from: datetime
-        test_from: datetime
 
-        @model_validator(mode="after")
-        def _ordered(self) -> "GlobalTime.Config":
-            if _milliseconds(self.valid_from) >= _milliseconds(self.test_from):
-                raise ValueError(f"valid_from ({self.valid_from}) must be before test_from ({self.test_from})")
-            return self
-
-    config: Config
+    config: _Periods
     needs_time = True
 
-    def mark(self, offsets: np.ndarray, times: np.ndarray, is_history: np.ndarray) -> np.ndarray:
+    def mark(self, lane: LaneEvents) -> np.ndarray:
         """Mark by time alone."""
-        valid, test = _milliseconds(self.config.valid_from), _milliseconds(self.config.test_from)
-        return np.where(times >= test, Split.TEST, np.where(times >= valid, Split.VALID, Split.TRAIN)).astype(np.int8)
+        valid, test = self._bounds()
+        return (lane.times >= valid).astype(np.int8) + (lane.times >= test)
+
+    def resolve(self, histogram: Mapping[int, int]) -> FrozenConfig:
+        """Return the config with both dates: the begins of the hours that come nearest to the shares.
+
+        Raises:
+            UserError: no hours leave events in every period and at least half of the asked share in training.
+        """
+        if self.config.valid_from is not None:
+            return self.config
+        hours = np.array(sorted(hour for hour, count in histogram.items() if count), np.int64)
+        counts = np.array([histogram[hour] for hour in hours.tolist()], np.float64)
+        if len(hours) >= 3:
+            from_here_on = counts[::-1].cumsum()[::-1] / counts.sum()
+            held_out = self.config.valid_share + self.config.test_share
+            test = 2 + int(np.abs(from_here_on[2:] - self.config.test_share).argmin())
+            valid = 1 + int(np.abs(from_here_on[1:test] - held_out).argmin())
+            if 1 - from_here_on[valid] >= (1 - held_out) / 2:
+                return self.config.model_copy(
+                    update={"valid_from": _begin(hours[valid]), "test_from": _begin(hours[test])}
+                )
+        raise UserError(
+            f"split: the log's events fall into too few hours ({len(hours)}) for a split by time with valid_share "
+            f"{self.config.valid_share:g} and test_share {self.config.test_share:g}; give valid_from and test_from, or "
+            "choose kind: leave_one_out or ratio"
+        )
+
+    def _bounds(self) -> tuple[int, int]:
+        if self.config.valid_from is None or self.config.test_from is None:
+            raise ValueError("the dates of this split are not known yet: mark with the config that resolve returns")
+        return milliseconds(self.config.valid_from), milliseconds(self.config.test_from)
 
 
-def _milliseconds(moment: datetime) -> int:
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+class ItemHeldOut(GlobalTime):
+    """A split by time for new items: some items, chosen by a hash, have no events before `valid_from`."""
+
+    class Config(_Periods):
+        """What training has never seen: its events from `valid_from` on measure how new items fare."""
+
+        kind: Literal["item_held_out"] = "item_held_out"
+        share: float = Field(0.1, gt=0, lt=1)
+        """Share of the items that training never sees."""
+        seed: int = Field(0, ge=0, lt=1 << 32)
+        """Other seeds choose other items."""
+
+    config: Config
+
+    def drop(self, lane: LaneEvents) -> np.ndarray | None:
+        """Return true [E] on the events of held-out items before `valid_from`."""
+        held_out = share_of(hash_ids(lane.item_ids, _OWN_HASH + self.config.seed)) < self.config.share
+        return held_out[lane.items] & (lane.times < self._bounds()[0])
 
 
-SPLITS: dict[str, type[Splitting]] = {"leave_one_out": LeaveOneOut, "time": GlobalTime}
+class UserHeldOut(Splitting):
+    """A split by users, chosen by a hash: training sees nothing of those held out."""
+
+    class Config(_Shares):
+        """How a model fares with users that it has never been trained on."""
+
+        kind: Literal["user_held_out"] = "user_held_out"
+        given: float = Field(0.8, gt=0, lt=1)
+        """Share of a held-out user's history events, the first, that are given; the rest is to be predicted."""
+        seed: int = Field(0, ge=0, lt=1 << 32)
+        """Other seeds choose other users."""
+
+    config: Config
+    needs_time = False
+
+    def mark(self, lane: LaneEvents) -> np.ndarray:
+        """Mark held-out users as given, then valid or test; with fewer than 2 history events all is given."""
+        config, length = self.config, _history_events(lane)
+        place = share_of(hash_ids(lane.users, _OWN_HASH + config.seed))
+        is_test, is_held = place < config.test_share, place < config.test_share + config.valid_share
+        given = np.where(length < 2, length, np.clip(np.rint(length * config.given), 1, np.maximum(length - 1, 1)))
+        lengths = np.diff(lane.offsets)
+        asked = _rank(lane) > np.repeat(given, lengths)
+        marks = np.where(asked, np.repeat(np.where(is_test, Split.TEST, Split.VALID), lengths), Split.GIVEN)
+        return np.where(np.repeat(is_held, lengths), marks, Split.TRAIN).astype(np.int8)
+
+
+def _history_events(lane: LaneEvents) -> np.ndarray:
+    """Return the number of history events of each user [U]."""
+    return np.diff(np.concatenate([[0], np.cumsum(lane.is_history)])[lane.offsets])
+
+
+def _rank(lane: LaneEvents) -> np.ndarray:
+    """Return how many history events of its user each event has seen, itself included [E]."""
+    running = np.concatenate([[0], np.cumsum(lane.is_history)])
+    return running[1:] - np.repeat(running[lane.offsets[:-1]], np.diff(lane.offsets))
+
+
+def _mark_last(lane: LaneEvents, num_valid: np.ndarray, num_test: np.ndarray) -> np.ndarray:
+    """Mark the last history events of each user [U] as test, those before them as valid."""
+    rank, lengths = _rank(lane), np.diff(lane.offsets)
+    last_valid = _history_events(lane) - num_test
+    is_valid = rank > np.repeat(last_valid - num_valid, lengths)
+    return is_valid.astype(np.int8) + (rank > np.repeat(last_valid, lengths))
+
+
+def _begin(hour: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=int(hour))
+
+
+SPLITS: dict[str, type[Splitting]] = {
+    "time": GlobalTime,
+    "leave_one_out": LeaveOneOut,
+    "ratio": Ratio,
+    "item_held_out": ItemHeldOut,
+    "user_held_out": UserHeldOut,
+}
 """Kind -> rule. To add one: write a class like those above and add its line."""

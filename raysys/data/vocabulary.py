@@ -1,5 +1,6 @@
 """item_id <-> index. Order is (first time in training, item_id), so any order of files gives the same indices."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,22 @@ class Vocabulary:
         return Vocabulary(read_arrow(path)["item_id"].combine_chunks())
 
 
-def merge_items(parts: list[pa.Table]) -> pa.Table:
-    """Add up (item_id, first_time, count) tables of disjoint users and sort them into vocabulary order."""
-    table = pa.concat_tables(parts)
-    merged = table.group_by("item_id").aggregate([("first_time", "min"), ("count", "sum")])
+def merge_items(parts: Sequence[pa.Table]) -> pa.Table:
+    """Add up TRAIN_ITEMS tables of disjoint users, in vocabulary order: (first time in training, item_id)."""
+    grouped = pa.concat_tables(parts).group_by("item_id", use_threads=False)
+    merged = grouped.aggregate([("first_time", "min"), ("count", "sum")])
     merged = merged.rename_columns({"first_time_min": "first_time", "count_sum": "count"})
     order = pc.sort_indices(merged, sort_keys=[("first_time", "ascending"), ("item_id", "ascending")])
     return merged.take(order).select(["item_id", "first_time", "count"]).combine_chunks()
+
+
+def extend(earlier: pa.Array, merged: pa.Table) -> pa.Table:
+    """Put the ids of an earlier vocabulary first, in their order: they keep their index; new ones follow in theirs.
+
+    Earlier ids that no training event names any more stay, with a count of 0.
+    """
+    place = pc.index_in(earlier, merged["item_id"].combine_chunks())
+    kept = merged.select(["first_time", "count"]).take(place)
+    known = pa.table({"item_id": earlier, "first_time": kept["first_time"], "count": pc.fill_null(kept["count"], 0)})
+    fresh = merged.filter(pc.invert(pc.is_in(merged["item_id"], earlier)))
+    return pa.concat_tables([known, fresh.cast(known.schema)]).combine_chunks()

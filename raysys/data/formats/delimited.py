@@ -1,10 +1,12 @@
-"""CSV and its relatives: any delimiter, with or without a header, plain or gzipped."""
+"""CSV and its relatives: any delimiter, with or without a header, plain or packed."""
 
 import codecs
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Collection, Iterator
 from csv import QUOTE_MINIMAL, QUOTE_NONE
+from csv import Error as CsvError
 from csv import reader as read_csv
-from typing import Any, Literal
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,26 +14,22 @@ import pyarrow.compute as pc
 from pyarrow import csv
 from pydantic import Field, field_validator
 
-from raysys.data.formats.source import (
-    MALFORMED,
-    Columns,
-    EventFormat,
-    Piece,
-    RawEvents,
-    SourceConfig,
-    check_columns,
-)
+from raysys.data.formats.lines import Lines, read_lines
+from raysys.data.formats.shaping import check_columns, malformed, shape
+from raysys.data.formats.source import Columns, EventFormat, Piece, RawEvents, SourceConfig, cut_files
+from raysys.data.places import open_text
+from raysys.data.schema import Fields
 from raysys.errors import UserError
 
-_BLOCK_BYTES = 16 << 20
-_QUOTED = ",;"  # with other delimiters a quotation mark is a character like any other
+_QUOTED: Final = ",;"  # with other delimiters a quotation mark is a character like any other
+_HEAD_BYTES: Final = 1 << 20
 
 
 class Delimited(EventFormat):
     """Text rows cut by a delimiter. Values stay text here; validation turns them into ids, times and numbers."""
 
     class Config(SourceConfig):
-        """A delimited log."""
+        """A delimited log. A row is a line: no value holds a line end, quoted or not."""
 
         format: Literal["delimited"] = "delimited"
         columns: Columns = Columns()
@@ -41,27 +39,46 @@ class Delimited(EventFormat):
         """Column names, for files without a header line."""
         encoding: str = "utf8"
 
+        @field_validator("delimiter")
+        @classmethod
+        def _one_byte(cls, value: str) -> str:
+            if not value.isascii() or value in '\r\n"':
+                raise ValueError(
+                    f"{value!r} cannot be a delimiter; use an ASCII character, no quotation mark or line end"
+                )
+            return value
+
         @field_validator("encoding")
         @classmethod
         def _known_encoding(cls, value: str) -> str:
             try:
-                codecs.lookup(value)
-            except LookupError:
+                ends_lines = "\n".encode(value) == b"\n"
+            except (LookupError, UnicodeError):
                 raise ValueError(f"unknown encoding {value!r}; utf8, latin-1 and cp1252 are common") from None
+            if not ends_lines:
+                raise ValueError(f"{value!r} is no encoding with lines of bytes; convert the files to utf8")
             return value
 
     config: Config
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the label columns."""
-        return tuple(self.config.columns.labels)
+    def fields(self) -> Fields:
+        """What the mapped columns carry beyond user, item, event and time."""
+        return self.config.columns.fields
+
+    def pieces(self) -> list[Piece]:
+        """One piece per file, several for large plain files."""
+        return cut_files(self.config.path)
 
     def read(self, piece: Piece) -> Iterator[RawEvents]:
         """Yield blocks of about 16 MiB. Lines with a wrong number of fields come out as malformed."""
         config = self.config
-        for table, numbers, bad in read_text(piece.path, config.delimiter, config.header, config.encoding):
-            yield RawEvents(rename(table, config, piece.path, numbers), bad)
+        wanted = config.columns.wanted()
+        names = column_names(piece.path, config.delimiter, config.header, config.encoding)
+        check_columns(piece.path, wanted, names)
+        for lines in read_lines(piece, has_header=not config.header):
+            table, rows, bad = parse(lines, piece.path, names, set(wanted.values()), config.delimiter, config.encoding)
+            yield shape(table, config.columns, config.event, rows, bad)
 
 
 def read_text(
@@ -72,103 +89,153 @@ def read_text(
     A line without any value is no row; it only counts as a line.
 
     Raises:
-        UserError: the file is empty or cannot be decoded.
+        UserError: the file is empty or cannot be read.
     """
-    bad: list[tuple[int, str]] = []
-
-    def keep(line: csv.InvalidRow) -> str:
-        bad.append((line.number or 0, line.text))
-        return "skip"
-
-    try:
-        head = _head(path)
-        names = list(header) or _names(head, delimiter, encoding)
-        if not header and b"\n" not in head:
-            return  # a header line and nothing else
-        first, skipped = (1 if header else 2), np.zeros(0, np.int64)
-        with csv.open_csv(path, **_options(names, delimiter, encoding, bool(header), keep)) as reader:
-            for batch in reader:
-                lines, bad = bad, []  # the reader looks ahead: some of these lines lie in later blocks
-                skipped = np.append(skipped[skipped >= first], np.array([number for number, _ in lines], np.int64))
-                numbers = _line_numbers(first, batch.num_rows, skipped)
-                first = int(numbers[-1]) + 1 if len(numbers) else first
-                filled = _has_value(batch)
-                yield pa.Table.from_batches([batch]).filter(filled), pa.array(numbers).filter(filled), malformed(lines)
-        if bad:
-            empty = pa.schema([(name, pa.string()) for name in names]).empty_table()
-            yield empty, pa.array([], pa.int64()), malformed(bad)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as {delimiter!r}-delimited {encoding} text: {error}") from None
+    names = column_names(path, delimiter, header, encoding)
+    for lines in read_lines(Piece(path, 0), has_header=not header):
+        yield parse(lines, path, names, names, delimiter, encoding)
 
 
-def _options(
-    names: list[str], delimiter: str, encoding: str, has_header: bool, keep: Callable[[csv.InvalidRow], str]
-) -> dict[str, Any]:
-    return {
-        "read_options": csv.ReadOptions(
-            column_names=names,
-            skip_rows=0 if has_header else 1,
-            block_size=_BLOCK_BYTES,
-            encoding=encoding,
-            use_threads=False,
-        ),
-        "parse_options": csv.ParseOptions(
-            delimiter=delimiter,
-            quote_char='"' if delimiter in _QUOTED else False,
-            ignore_empty_lines=False,
-            invalid_row_handler=keep,
-        ),
-        "convert_options": csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True),
-    }
-
-
-def malformed(lines: list[tuple[int, str]]) -> pa.Table:
-    """Return (row, text) pairs as a table of malformed lines."""
-    rows, records = [number for number, _ in lines], [text for _, text in lines]
-    return pa.table({"row": pa.array(rows, pa.int64()), "record": pa.array(records, pa.string())}, schema=MALFORMED)
-
-
-def rename(table: pa.Table, source: "Delimited.Config | SourceConfig", path: str, rows: pa.Array) -> pa.Table:
-    """Pick and rename the configured columns of a log to the names of EVENTS.
+def column_names(path: str, delimiter: str, header: tuple[str, ...], encoding: str) -> list[str]:
+    """Return the names of a file's columns: the configured ones, or those of its first line.
 
     Raises:
-        UserError: a configured column is not in the file.
+        UserError: the file is empty or cannot be read.
     """
-    columns: Columns = source.columns  # type: ignore[union-attr]
-    check_columns(path, columns.wanted(), table.column_names)
-    arrays = {name: _typed(table[column]) for name, column in columns.wanted().items()}
-    arrays.setdefault("timestamp", pa.nulls(table.num_rows))
-    arrays.setdefault("event", pa.repeat(pa.scalar(source.event), table.num_rows))
-    return pa.table({**arrays, "row": rows})
-
-
-def _typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column without a single value as text: the null type means that the log has no such column."""
-    return column.cast(pa.string()) if pa.types.is_null(column.type) else column
-
-
-def _head(path: str) -> bytes:
-    with pa.input_stream(path, compression="detect") as stream:
-        head = stream.read(1 << 16)
+    try:
+        with open_text(path) as stream:
+            head = stream.read(_HEAD_BYTES)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
     if not head.strip():
         raise UserError(f"{path}: the file is empty; a log needs a header line and rows (or set `header:`)")
-    return head
-
-
-def _names(head: bytes, delimiter: str, encoding: str) -> list[str]:
-    line = head.decode(encoding, errors="replace").lstrip("\ufeff").split("\n", 1)[0].strip("\r")
+    if header:
+        return list(header)
+    line = head.split(b"\n", 1)[0].decode(encoding, errors="replace").lstrip("\ufeff").strip("\r")
     quoting: Literal[0, 3] = QUOTE_MINIMAL if delimiter in _QUOTED else QUOTE_NONE
-    return [name.strip() for name in next(read_csv([line], delimiter=delimiter, quoting=quoting), [""])]
+    try:
+        return [name.strip() for name in next(read_csv([line], delimiter=delimiter, quoting=quoting), [""])]
+    except CsvError as error:
+        raise UserError(f"{path}: its first line holds no column names: {error}") from None
 
 
-def _has_value(batch: pa.RecordBatch) -> pa.Array:
-    filled = pa.array(np.zeros(batch.num_rows, bool))
-    for column in batch.columns:
-        filled = pc.or_(filled, pc.is_valid(column))
-    return filled
+def parse(
+    lines: Lines, path: str, names: list[str], only: Collection[str], delimiter: str, encoding: str
+) -> tuple[pa.Table, pa.Array, pa.Table]:
+    """Return (rows with the columns `only` as text, where they stand in the file, malformed lines).
+
+    Malformed is a line with another number of fields, a quotation mark that is not closed, or bytes that are no text.
+    What a line is does not depend on its neighbours.
+    """
+    good = _decodable(lines, encoding)
+    found = _parse(lines.keep(good), names, only, delimiter, encoding)
+    if found is None:
+        good &= _closed(lines, delimiter)
+        found = _parse(lines.keep(good), names, only, delimiter, encoding)
+    if found is None:
+        raise UserError(f"{path}: cannot be read as {delimiter!r}-delimited {encoding} text")
+    table, broken = found
+    places = np.flatnonzero(good)
+    is_row = good.copy()
+    is_row[places[broken]] = False
+    bad = np.flatnonzero(~is_row)
+    bad = bad[[not _is_empty(lines.line(index), delimiter) for index in bad]] if len(bad) else bad
+    rows = np.flatnonzero(is_row)
+    filled = np.ones(len(rows), bool)
+    for index in _without_value(table):
+        filled[index] = not _is_empty(lines.line(rows[index]), delimiter)
+    if not filled.all():
+        table = table.filter(pa.array(filled))
+    records = [lines.text(index, encoding) for index in bad]
+    return table, pa.array(lines.rows[rows[filled]]), malformed(lines.rows[bad], records)
 
 
-def _line_numbers(first: int, count: int, skipped: np.ndarray) -> np.ndarray:
-    """Return the `count` line numbers from `first` on that were not skipped as malformed."""
-    candidates = np.arange(first, first + count + len(skipped), dtype=np.int64)
-    return np.setdiff1d(candidates, skipped, assume_unique=True)[:count]
+def _parse(
+    lines: Lines, names: list[str], only: Collection[str], delimiter: str, encoding: str
+) -> tuple[pa.Table, np.ndarray] | None:
+    """Return (table, lines with a wrong number of fields), or None where the parser does not see the same lines."""
+    if not len(lines):
+        return pa.schema([(name, pa.string()) for name in only]).empty_table(), np.zeros(0, np.int64)
+    broken: list[int] = []
+
+    def note(row: csv.InvalidRow) -> str:
+        broken.append(row.number - 1)
+        return "skip"
+
+    is_quoted = delimiter in _QUOTED
+    data = _utf8(lines.data, encoding)
+    read = csv.ReadOptions(column_names=names, block_size=len(data) + 1, use_threads=False)
+    cut = csv.ParseOptions(
+        delimiter=delimiter,
+        quote_char='"' if is_quoted else False,
+        ignore_empty_lines=False,
+        invalid_row_handler=note,
+    )
+    columns = list(dict.fromkeys(name for name in names if name in only))
+    types = dict.fromkeys(names, pa.string())
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True, include_columns=columns)
+    try:
+        table = csv.read_csv(pa.BufferReader(data), read, cut, convert)
+    except pa.ArrowInvalid:
+        return None
+    same = table.num_rows + len(broken) == len(lines)
+    if not same or (is_quoted and not _pattern(delimiter).fullmatch(lines.line(len(lines) - 1).decode(encoding))):
+        return None
+    return table, np.array(broken, np.int64)
+
+
+def _utf8(data: bytes, encoding: str) -> bytes:
+    """Return decodable text as UTF-8 in which only newlines end lines: the parser would also end one at a lone CR."""
+    text = data if codecs.lookup(encoding).name == "utf-8" or data.isascii() else data.decode(encoding).encode()
+    return re.sub(rb"\r(?!\n)", b" ", text) if b"\r" in text else text
+
+
+def _decodable(lines: Lines, encoding: str) -> np.ndarray:
+    """Return which lines are text in the encoding [N] bool."""
+    good = np.ones(len(lines), bool)
+    if lines.data.isascii():
+        return good
+    try:
+        lines.data.decode(encoding)
+    except UnicodeDecodeError:
+        high = np.frombuffer(lines.data, np.uint8) >= 0x80
+        for index in np.flatnonzero(np.maximum.reduceat(high, lines.starts[:-1])):
+            try:
+                lines.line(index).decode(encoding)
+            except UnicodeDecodeError:
+                good[index] = False
+    return good
+
+
+def _closed(lines: Lines, delimiter: str) -> np.ndarray:
+    """Return where no quotation mark is left open [N] bool."""
+    offsets = pa.py_buffer(lines.starts.astype(np.int32))
+    texts = pa.BinaryArray.from_buffers(pa.binary(), len(lines), [None, offsets, pa.py_buffer(lines.data)])
+    closed: np.ndarray = pc.match_substring_regex(texts, f"^{_closed_fields(delimiter)}$").to_numpy(
+        zero_copy_only=False
+    )
+    return closed
+
+
+def _pattern(delimiter: str) -> re.Pattern[str]:
+    return re.compile(_closed_fields(delimiter))
+
+
+def _closed_fields(delimiter: str) -> str:
+    d = delimiter
+    field = f'(?:"(?:[^"]|"")*"(?:[^"{d}][^{d}]*)?|[^"{d}][^{d}]*|)'
+    return f"(?:{field}{d})*{field}"
+
+
+def _without_value(table: pa.Table) -> np.ndarray:
+    """Return the rows in which every column is null."""
+    empty = np.ones(table.num_rows, bool)
+    for column in table.columns:
+        if column.null_count == 0:
+            return np.zeros(0, np.int64)
+        empty &= pc.is_null(column).to_numpy()
+    return np.flatnonzero(empty)
+
+
+def _is_empty(line: bytes, delimiter: str) -> bool:
+    return not line.strip(delimiter.encode() + b' "\r\n')

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
-from raysys.data.formats.delimited import malformed
+from raysys.data.formats.shaping import malformed
 from raysys.data.formats.source import EventFormat, Piece, RawEvents, SourceConfig
-from raysys.data.schema import LABEL_PREFIX
+from raysys.data.schema import LABEL_PREFIX, Fields
 from raysys.errors import UserError
 
 GENRES = [
@@ -47,9 +48,9 @@ class MovieLens(EventFormat):
     config: Config
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def fields(self) -> Fields:
         """The rating in stars."""
-        return ("rating",)
+        return Fields(labels=("rating",))
 
     def pieces(self) -> list[Piece]:
         """The one ratings file."""
@@ -76,7 +77,7 @@ class MovieLens(EventFormat):
                 "row": pa.array([number for number, _ in rows], pa.int64()),
             }
         )
-        yield RawEvents(table, malformed(bad))
+        yield RawEvents(table, malformed(np.array([number for number, _ in bad], np.int64), [line for _, line in bad]))
 
     def items(self) -> pa.Table | None:
         """Titles and genres, where the release's item file is beside the ratings."""

@@ -1,20 +1,21 @@
 """A line per user (`user item item ...`) or per event (`user item`), in time order and without times."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from raysys.data.formats.delimited import malformed
-from raysys.data.formats.source import EventFormat, Piece, RawEvents, SourceConfig
-from raysys.errors import UserError
+from raysys.data.formats.lines import Lines, read_lines
+from raysys.data.formats.shaping import malformed
+from raysys.data.formats.source import EventFormat, Piece, RawEvents, SourceConfig, cut_files
 
-_LINES = 100_000
+_BLOCK_BYTES: Final = 4 << 20
+_IS_SPACE: Final = np.isin(np.arange(256), list(b" \t\n\r\x0b\x0c"))
 
 
 class Sequences(EventFormat):
-    """White-space separated text, plain or gzipped: `ml-1m.txt` and the Amazon sequences are of this format."""
+    """White-space separated text, plain or packed: `ml-1m.txt` and the Amazon sequences are of this format."""
 
     class Config(SourceConfig):
         """A file of sequences; position in the file is the order of events."""
@@ -23,49 +24,44 @@ class Sequences(EventFormat):
 
     config: Config
 
-    def read(self, piece: Piece) -> Iterator[RawEvents]:
-        """Yield the events of 100,000 lines at a time; a line with fewer than two fields is malformed."""
-        lines: list[list[bytes]] = []
-        bad: list[tuple[int, str]] = []
-        rows: list[int] = []
-        for number, line in enumerate(_lines(piece.path), start=1):
-            fields = line.split()
-            if len(fields) >= 2:
-                lines.append(fields)
-                rows.append(number)
-            elif fields:
-                bad.append((number, line.decode(errors="replace").strip()))
-            if len(lines) + len(bad) >= _LINES:
-                yield self._events(lines, rows, bad)
-                lines, rows, bad = [], [], []
-        if lines or bad:
-            yield self._events(lines, rows, bad)
+    def pieces(self) -> list[Piece]:
+        """One piece per file, several for large plain files."""
+        return cut_files(self.config.path)
 
-    def _events(self, lines: list[list[bytes]], rows: list[int], bad: list[tuple[int, str]]) -> RawEvents:
-        lengths = np.array([len(fields) - 1 for fields in lines], dtype=np.int64)
-        owner = pa.array(np.repeat(np.arange(len(lines)), lengths))
-        users = pa.array([fields[0] for fields in lines], pa.binary())
-        items = pa.array([item for fields in lines for item in fields[1:]], pa.binary())
+    def read(self, piece: Piece) -> Iterator[RawEvents]:
+        """Yield the events of some MiB of lines at a time; a line with one field only is malformed."""
+        for lines in read_lines(piece, _BLOCK_BYTES):
+            yield self._events(lines)
+
+    def _events(self, lines: Lines) -> RawEvents:
+        words, counts = _split(lines)
+        begins = np.cumsum(counts) - counts
+        good = np.flatnonzero(counts >= 2)
+        lengths = counts[good] - 1
+        is_item = np.repeat(counts >= 2, counts)
+        is_item[begins[good]] = False
+        num_events = int(lengths.sum())
         table = pa.table(
             {
-                "user_id": users.take(owner),
-                "item_id": items,
-                "event": pa.repeat(pa.scalar(self.config.event), len(items)),
-                "timestamp": pa.nulls(len(items)),
-                "row": pa.array(np.array(rows, dtype=np.int64)).take(owner),
+                "user_id": words.take(pa.array(np.repeat(begins[good], lengths))),
+                "item_id": words.filter(pa.array(is_item)),
+                "event": pa.repeat(pa.scalar(self.config.event), num_events),
+                "timestamp": pa.nulls(num_events),
+                "row": pa.array(np.repeat(lines.rows[good], lengths)),
             }
         )
-        return RawEvents(table, malformed(bad))
+        bad = np.flatnonzero(counts == 1)
+        return RawEvents(table, malformed(lines.rows[bad], [lines.text(index).strip() for index in bad]))
 
 
-def _lines(path: str) -> Iterator[bytes]:
-    try:
-        with pa.input_stream(path, compression="detect") as stream:
-            rest = b""
-            while chunk := stream.read(8 << 20):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from lines
-            if rest:
-                yield rest
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+def _split(lines: Lines) -> tuple[pa.Array, np.ndarray]:
+    """Return all words of the lines as bytes, and how many each line has [N] i64."""
+    text = np.frombuffer(lines.data, np.uint8)
+    space = _IS_SPACE[text]
+    begins = np.flatnonzero(~space & np.concatenate([[True], space[:-1]]))
+    ends = np.flatnonzero(~space & np.concatenate([space[1:], [True]])) + 1
+    offsets = np.zeros(len(begins) + 1, np.int32)
+    np.cumsum(ends - begins, out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text[~space])]
+    words = pa.BinaryArray.from_buffers(pa.binary(), len(begins), buffers)
+    return words, np.diff(np.searchsorted(begins, lines.starts))

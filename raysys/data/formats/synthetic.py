@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from raysys.data.formats.source import MALFORMED, EventFormat, Piece, RawEvents, SourceConfig
-from raysys.data.schema import LABEL_PREFIX
+from raysys.data.schema import LABEL_PREFIX, REQUEST_ID, Fields
 
 _USERS_PER_PIECE = 20_000
 _START = 1_700_000_000_000  # ms
@@ -51,9 +52,10 @@ class Synthetic(EventFormat):
     config: Config
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Interactions carry a rating."""
-        return ("rating",) if self.config.table == "interaction" else ()
+    def fields(self) -> Fields:
+        """Interactions carry a rating, the tables of the funnel the request that showed the item."""
+        is_plain = self.config.table == "interaction"
+        return Fields(labels=("rating",)) if is_plain else Fields(request_id=True)
 
     def pieces(self) -> list[Piece]:
         """One piece per 20,000 users."""
@@ -80,14 +82,28 @@ class Synthetic(EventFormat):
         times = _START + (share * config.days * _DAY).astype(np.int64)
         stars = np.where(self.taste_of(items) == tastes[users], 4.5, 2.5) + generator.normal(0, 0.5, len(users))
         keep = generator.random(len(users)) < _KEEP[config.table]
+        requests = np.arange(len(users))
         if config.table == "impression":  # beside each item that is clicked, one that is passed over
-            items = np.column_stack([items, generator.integers(config.num_items, size=len(items))]).reshape(-1)
-            users, times = np.repeat(users, 2), np.repeat(times, 2)
+            others = generator.integers(config.num_items, size=len(items))
+            others = (others + (others == items)) % config.num_items
+            items = np.column_stack([items, others]).reshape(-1)
+            users, times, requests = np.repeat(users, 2), np.repeat(times, 2), np.repeat(requests, 2)
             stars, keep = np.repeat(stars, 2), np.repeat(keep, 2)
         if config.table == "purchase":  # bought from the cart, some minutes later
             keep &= np.random.default_rng([config.seed, piece.group, 1]).random(len(users)) < _KEEP["cart"]
             times = times + 600_000
-        yield RawEvents(self._table(users + first, items, times, stars, keep), MALFORMED.empty_table())
+        rows = np.flatnonzero(keep)
+        columns = {
+            "user_id": _named("u", users[rows] + first),
+            "item_id": _named("i", items[rows]),
+            "event": pa.repeat(pa.scalar(self._event()), len(rows)),
+            "timestamp": pa.array(times[rows]),
+        }
+        if config.table == "interaction":
+            columns[LABEL_PREFIX + "rating"] = pa.array(np.clip(stars[rows], 1, 5).astype(np.float32))
+        else:  # every table of the funnel draws the same walks
+            columns[REQUEST_ID] = _named(f"r{piece.group}-", requests[rows])
+        yield RawEvents(pa.table({**columns, "row": pa.array(rows + 1)}), MALFORMED.empty_table())
 
     def items(self) -> pa.Table | None:
         """Titles that tell the taste, so that recommendations can be read."""
@@ -117,20 +133,10 @@ class Synthetic(EventFormat):
             walks[:, step] = np.where(planted & (step > 0), self.successor(walks[:, step - 1]), popular)
         return walks[np.arange(longest) < lengths[:, None]]
 
-    def _table(
-        self, users: np.ndarray, items: np.ndarray, times: np.ndarray, stars: np.ndarray, keep: np.ndarray
-    ) -> pa.Table:
-        rows = np.flatnonzero(keep)
-        columns = {
-            "user_id": pa.array(np.char.add("u", users[rows].astype(str))),
-            "item_id": pa.array(np.char.add("i", items[rows].astype(str))),
-            "event": pa.repeat(pa.scalar(self._event()), len(rows)),
-            "timestamp": pa.array(times[rows]),
-        }
-        if self.labels:
-            columns[LABEL_PREFIX + "rating"] = pa.array(np.clip(stars[rows], 1, 5).astype(np.float32))
-        return pa.table({**columns, "row": pa.array(rows + 1)})
-
     def _event(self) -> str:
         named = "event" in self.config.model_fields_set or self.config.table == "interaction"
         return self.config.event if named else self.config.table
+
+
+def _named(prefix: str, numbers: np.ndarray) -> pa.Array:
+    return pc.binary_join_element_wise(prefix, pc.cast(pa.array(numbers), pa.string()), "")

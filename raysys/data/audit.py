@@ -1,0 +1,79 @@
+"""Leak audit: proves from the finished files that nothing of the validation or test period was learned from.
+
+It shares no code with the stations it checks: it reads a shard back and recomputes what training alone may know.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysys.data.files import read_arrow
+from raysys.data.schema import FIRST_ITEM, Split
+from raysys.errors import UserError
+
+
+class LeakError(UserError):
+    """The dataset would let training see what is held out."""
+
+
+def audit_shard(shard: Path, learned: Path, item_ids: pa.Array, is_history: np.ndarray) -> int:
+    """Check one shard against what was learned from it; returns its training tokens.
+
+    Four facts: no user's mark falls along the line, so no history holds a later period; times never fall; the items,
+    counts and first times that reached the vocabulary are exactly those of the training events; every training event
+    has an item that the vocabulary knows.
+
+    Args:
+        shard: the finished file.
+        learned: TRAIN_ITEMS that the shard's users gave to the vocabulary.
+        item_ids: the vocabulary's ids in index order.
+        is_history: for every event name, whether it becomes a token.
+
+    Raises:
+        LeakError: one of these does not hold.
+    """
+    rows = read_arrow(shard)
+    flat = {name: rows[name].combine_chunks() for name in ("items", "events", "times", "marks")}
+    offsets = flat["items"].offsets.to_numpy()
+    items, events, times, marks = (flat[name].values.to_numpy() for name in ("items", "events", "times", "marks"))
+    inside = np.ones(max(len(items) - 1, 0), bool)
+    inside[offsets[(offsets > 0) & (offsets < len(items))] - 1] = False  # pairs of neighbours of one user
+    _demand(not (inside & (np.diff(marks) < 0)).any(), shard, "an event of an earlier period follows one of a later")
+    _demand(not (inside & (np.diff(times) < 0)).any(), shard, "a user's events are not in the order of time")
+    train = marks == Split.TRAIN
+    _demand(not (items[train] < FIRST_ITEM).any(), shard, "a training event has an item that the vocabulary lacks")
+    found = taught(rows, item_ids, is_history)
+    claimed = read_arrow(learned).sort_by("item_id")
+    _demand(
+        found.equals(claimed.cast(found.schema)), shard, "the vocabulary's counts are not those of the training events"
+    )
+    return int(pc.sum(found["count"]).as_py() or 0)
+
+
+def taught(rows: pa.Table, item_ids: pa.Array, is_history: np.ndarray) -> pa.Table:
+    """Return what the training events of shard rows teach a vocabulary: item_id ascending, first_time, count."""
+    flat = {name: rows[name].combine_chunks() for name in ("items", "events", "times", "marks")}
+    items, events, times, marks = (flat[name].flatten().to_numpy() for name in ("items", "events", "times", "marks"))
+    train = marks == Split.TRAIN
+    seen, place = np.unique(items[train], return_inverse=True)
+    counts = np.bincount(place[is_history[events[train]]], minlength=len(seen)).astype(np.int64)
+    first = np.full(len(seen), np.iinfo(np.int64).max)
+    np.minimum.at(first, place, times[train])
+    ids = item_ids.take(pa.array(seen - FIRST_ITEM))
+    return pa.table({"item_id": ids, "first_time": first, "count": counts}).sort_by("item_id")
+
+
+def audit_catalog(popularity: np.ndarray, train_tokens: int, path: Path) -> None:
+    """Check that the popularity of all items adds up to the training tokens of all shards, no event more.
+
+    Raises:
+        LeakError: it does not.
+    """
+    _demand(int(popularity.sum()) == train_tokens, path, "popularity does not add up to the training events")
+
+
+def _demand(holds: bool, where: Path, what: str) -> None:
+    if not holds:
+        raise LeakError(f"leak audit: {where.name}: {what}; the split let a held-out event in, so nothing is written")

@@ -1,0 +1,70 @@
+"""Third pass: the drafts of the lanes become shards, and each shard is audited."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raysys.data.audit import audit_shard
+from raysys.data.files import digest_of, read_arrow, write_arrow
+from raysys.data.passes.learn import category_path
+from raysys.data.passes.plan import Plan, Survey, write_summary
+from raysys.data.schema import CATEGORY_PREFIX, UNKNOWN, sequences_schema
+from raysys.data.sequences import encode_rows
+from raysys.data.vocabulary import Vocabulary
+from raysys.errors import UserError
+
+
+class EncodeLanes:
+    """Task: draft of a lane -> its shard, and a summary for the manifest."""
+
+    def __init__(self, plan: Plan, survey: Survey) -> None:
+        self.plan = plan
+        self.survey = survey
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Encode and audit the lanes of the batch; returns their numbers."""
+        for number in batch["lane"].to_pylist():
+            try:
+                self._encode(number)
+            except UserError as error:
+                self.plan.tell(f"encode-{number:05d}", error)
+        return batch
+
+    def _encode(self, number: int) -> None:
+        plan, survey, name = self.plan, self.survey, f"{number:05d}.arrow"
+        vocabulary = Vocabulary.load(plan.version / "vocabulary.arrow")
+        ids = read_arrow(plan.staging / "drafts" / f"{number:05d}.items.arrow")["item_id"]
+        indices = vocabulary.encode(ids).to_numpy()
+        categories = {
+            category: Vocabulary.load(category_path(plan.version, category)).item_ids
+            for category in survey.fields.categories
+        }
+        draft = read_arrow(plan.staging / "drafts" / name)
+        shard = plan.version / "shards" / name
+        digest = write_arrow(encode_rows(draft, indices, categories, sequences_schema(survey.fields)), shard)
+        history = plan.config.history or survey.event_names
+        is_history = np.array([event in history for event in survey.event_names], bool)
+        tokens = audit_shard(shard, plan.version / "items" / name, vocabulary.item_ids, is_history)
+        summary = json.loads((plan.staging / "lanes" / f"{number:05d}.json").read_text())
+        coded = ("items", *(CATEGORY_PREFIX + category for category in categories))
+        codes = [read_arrow(shard)[column].combine_chunks().values.to_numpy() for column in coded]
+        outside = {"unknown": int(sum(np.sum(values == UNKNOWN) for values in codes)), "train_tokens": tokens}
+        write_summary(summary | outside | {"shard": name, "digest": digest}, summary_path(plan.staging, number))
+
+
+def summary_path(staging: Path, number: int) -> Path:
+    """Return where a lane's summary lies once its shard is written."""
+    return staging / "summaries" / f"{number:05d}.json"
+
+
+def manifest_digest(parts: list[Path], summaries: list[dict[str, Any]], names: Any) -> str:
+    """Return the sha256 over everything that a dataset's readers see."""
+    digest = hashlib.sha256(json.dumps(names).encode())
+    for path in parts:
+        digest.update(digest_of(path).encode())
+    digest.update("".join(summary["digest"] for summary in summaries).encode())
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""The features of users, lane by lane: one row per user in shard order, categories with values of training users only."""
+
+import numpy as np
+import pyarrow as pa
+
+from raysys.data.catalog import category_values, encode_users, merge_values, vocabularies
+from raysys.data.features import latest
+from raysys.data.files import ArrowParts, read_arrow, write_arrow
+from raysys.data.passes.plan import Plan, Survey
+from raysys.data.passes.prepare import user_details
+from raysys.data.schema import Split
+from raysys.errors import UserError
+
+USERS = "users.arrow"
+
+
+class UserValues:
+    """Task: shards -> the category values that their training users carry."""
+
+    def __init__(self, plan: Plan, survey: Survey) -> None:
+        self.plan = plan
+        self.survey = survey
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Find the values of each lane in the batch; returns their numbers."""
+        for number in batch["lane"].to_pylist():
+            try:
+                self._values(number)
+            except UserError as error:
+                self.plan.tell(f"users-{number:05d}", error)
+        return batch
+
+    def _values(self, number: int) -> None:
+        plan, name = self.plan, f"{number:05d}.arrow"
+        shard = read_arrow(plan.version / "shards" / name)
+        marks, times = (shard[column].combine_chunks() for column in ("marks", "times"))
+        owner = np.repeat(np.arange(shard.num_rows), np.diff(marks.offsets.to_numpy()))
+        train = marks.values.to_numpy() == Split.TRAIN
+        first = np.full(shard.num_rows, np.iinfo(np.int64).max)
+        np.minimum.at(first, owner[train], times.values.to_numpy()[train])
+        known = first < np.iinfo(np.int64).max
+        ids = shard["user_id"].filter(pa.array(known))
+        details = lane_details(plan, self.survey, number)
+        write_arrow(category_values(details, ids, first[known]), plan.staging / "user_values" / name)
+
+
+class EncodeUsers:
+    """Task: lanes -> the features of their users, once the values of all lanes are merged."""
+
+    def __init__(self, plan: Plan, survey: Survey) -> None:
+        self.plan = plan
+        self.survey = survey
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Encode the users of each lane in the batch; returns their numbers."""
+        parts = sorted((self.plan.staging / "user_values").glob("[0-9]*.arrow"))
+        earlier = self.plan.base / USERS if self.plan.base else None
+        known = vocabularies(read_arrow(earlier)) if earlier is not None and earlier.exists() else None
+        values = merge_values([read_arrow(path) for path in parts], known)
+        for number in batch["lane"].to_pylist():
+            name = f"{number:05d}.arrow"
+            ids = read_arrow(self.plan.version / "shards" / name)["user_id"].combine_chunks()
+            details = lane_details(self.plan, self.survey, number)
+            write_arrow(encode_users(ids, details, values), self.plan.staging / "user_features" / name)
+        return batch
+
+
+def lane_details(plan: Plan, survey: Survey, number: int) -> pa.Table:
+    """Return one row of the table of users per id of a lane."""
+    return latest(user_details(plan, survey, number))
+
+
+def write_users(plan: Plan) -> None:
+    """Put the features of all lanes into one file, in shard order."""
+    paths = sorted((plan.staging / "user_features").glob("[0-9]*.arrow"))
+    tables = [read_arrow(path) for path in paths]
+    parts = ArrowParts(plan.version / USERS, tables[0].schema)
+    for table in tables:
+        parts.add(table)
+    parts.close()
