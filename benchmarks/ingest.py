@@ -53,6 +53,7 @@ def config(log: Path) -> dict[str, Any]:
         "project": "benchmark",
         "sources": [{"format": "parquet", "path": str(log), "columns": {**columns, "labels": {"rating": "rating"}}}],
         "split": {"kind": "time", "valid_from": VALID_FROM, "test_from": TEST_FROM},
+        "clean": {"max_history": None},  # the peers keep the whole of the crawler's events
     }
 
 

@@ -20,11 +20,11 @@ _STEP = re.compile(r"^(?P<key>[^\[\]]+)(?:\[(?P<kind>\w+)\])?$")
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key written twice."""
+    """SafeLoader as of YAML 1.2: 1e-3 is a number, `on` and `no` are words; refuses a key written twice."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes the text "1e-3", because the loader would read a number."""
+    """SafeDumper that quotes what the loader would not read as text: the text "1e-3"."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Node:
@@ -43,7 +43,13 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Node:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_BOOL = "tag:yaml.org,2002:bool"
 for _reader_or_writer in (_Loader, _Dumper):
+    _reader_or_writer.yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+        for letter, resolvers in _reader_or_writer.yaml_implicit_resolvers.items()
+    }
+    _reader_or_writer.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
     _reader_or_writer.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )

@@ -19,8 +19,7 @@ from raysys.errors import UserError
 LANES = "lanes.json"
 FILES = "files.json"
 # What a later day may say differently: everything else decides how the earlier days were read.
-_FREE = ("root", "plugins", "sources", "items", "users", "split", "max_rejected", "events_per_shard",
-         "pseudonymise")
+_FREE = ("root", "plugins", "sources", "items", "users", "split", "max_rejected", "events_per_shard", "pseudonymise")
 
 
 def unread(pieces: Sequence[tuple[int, Piece]], files: dict[str, File], base: Dataset) -> list[tuple[int, Piece]]:

@@ -38,13 +38,19 @@ class LabelJoin(FrozenConfig):
         return self
 
 
-def attribute(lane: LaneEvents, join: LabelJoin, outcome: str, log_end_ms: int) -> pa.Array:
+def attribute(lane: LaneEvents, join: LabelJoin, outcome: str, known_until: np.ndarray) -> pa.Array:
     """Return the label f32 [E]: 1.0 where an outcome arrived, 0.0 where none can any more, null elsewhere.
 
-    `outcome` is the name of the label; `join.event` overrides it. Every outcome goes to one `on` event of its user and
-    item that is at most `join.within` older; events of the same millisecond count as older. Where the outcome has a
-    request_id that such an event has too, only those with this request_id are asked. `log_end_ms` is the time of the
-    newest event of the whole log: a window that ends later is open. It needs a log with times.
+    Every outcome goes to one `on` event of its user and item that is at most `join.within` older; events of the same
+    millisecond count as older. Where the outcome has a request_id that such an event has too, only those with this
+    request_id are asked. It needs a log with times.
+
+    Args:
+        lane: the events of whole users.
+        join: what to join.
+        outcome: name of the label, and of the event that sets it where `join.event` names none.
+        known_until: i64 ms [E], until when the outcomes of each event are known: later ones are not looked at, and a
+            window that ends later is open (`horizons`).
 
     Raises:
         UserError: the dataset has no event of one of the two names, or both are the same.
@@ -53,11 +59,35 @@ def attribute(lane: LaneEvents, join: LabelJoin, outcome: str, log_end_ms: int) 
     if on == sets:
         raise UserError(f"labels.{outcome}: {join.on!r} would set its own label; name the event that sets it: `event:`")
     shown, came = np.flatnonzero(lane.events == on), np.flatnonzero(lane.events == sets)
+    receivers, senders = _receivers(lane, shown, came, join)
+    in_time = lane.times[senders] <= known_until[receivers]
     labels = np.zeros(len(lane), np.float32)
-    labels[_receivers(lane, shown, came, join)] = 1
+    labels[receivers[in_time]] = 1
     known = np.zeros(len(lane), bool)
-    known[shown] = (lane.times[shown] <= log_end_ms - join.within) | (labels[shown] == 1)
+    known[shown] = (lane.times[shown] <= known_until[shown] - join.within) | (labels[shown] == 1)
     return pa.array(labels, mask=~known)
+
+
+def horizons(lane: LaneEvents, marks: np.ndarray, log_end_ms: int, periods: tuple[int, int] | None) -> np.ndarray:
+    """Return until when the outcomes of each event are known i64 ms [E]: no label looks into a later period.
+
+    Args:
+        lane: the events of whole users.
+        marks: Split of each event [E].
+        log_end_ms: time of the newest event of the whole log.
+        periods: begin of validation and of test in ms, where these are moments for all users; otherwise each user's
+            periods end where the first event with a later mark lies.
+    """
+    if periods is not None:
+        ends = np.array([periods[0] - 1, periods[1] - 1, log_end_ms])
+        return np.minimum(ends[np.maximum(marks, 0)], log_end_ms)
+    until = np.full(len(lane), log_end_ms)
+    changes = np.flatnonzero((np.diff(marks) > 0) & (np.diff(lane.owner) == 0)) + 1  # the first event of a period
+    run = np.searchsorted(changes, np.arange(len(lane)), side="right")
+    following = np.append(changes, -1)[run]
+    inside = (following >= 0) & (lane.owner == lane.owner[following])
+    until[inside] = lane.times[following[inside]] - 1
+    return until
 
 
 def _code(lane: LaneEvents, name: str, label: str) -> int:
@@ -69,10 +99,10 @@ def _code(lane: LaneEvents, name: str, label: str) -> int:
     return lane.event_names.index(name)
 
 
-def _receivers(lane: LaneEvents, shown: np.ndarray, came: np.ndarray, join: LabelJoin) -> np.ndarray:
-    """Return the events [*] that received an outcome."""
+def _receivers(lane: LaneEvents, shown: np.ndarray, came: np.ndarray, join: LabelJoin) -> tuple[np.ndarray, np.ndarray]:
+    """Return the events [*] that received an outcome, and beside them the outcomes [*]."""
     if len(came) == 0:
-        return came
+        return came, came
     owner, num_items = lane.owner, len(lane.item_ids)
     rows, keys, asked = _matching(
         owner[shown] * num_items + lane.items[shown], owner[came] * num_items + lane.items[came]
@@ -92,7 +122,7 @@ def _receivers(lane: LaneEvents, shown: np.ndarray, came: np.ndarray, join: Labe
         found[new[receiver >= 0]] = old[receiver[receiver >= 0]]
     rest = np.flatnonzero(found < 0)
     found[rest] = _nearest_in_time(keys, lane.times[shown], asked[rest], lane.times[came[rest]], join)
-    return shown[found[found >= 0]]
+    return shown[found[found >= 0]], came[found >= 0]
 
 
 def _matching(keys: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,18 +18,22 @@ class LeakError(UserError):
     """The dataset would let training see what is held out."""
 
 
-def audit_shard(shard: Path, learned: Path, item_ids: pa.Array, is_history: np.ndarray) -> int:
+def audit_shard(
+    shard: Path, learned: Path, item_ids: pa.Array, is_history: np.ndarray, periods: tuple[int, int] | None
+) -> int:
     """Check one shard against what was learned from it; returns its training tokens.
 
-    Four facts: no user's mark falls along the line, so no history holds a later period; times never fall; the items,
-    counts and first times that reached the vocabulary are exactly those of the training events; every training event
-    has an item that the vocabulary knows.
+    Five facts: no user's mark falls along the line, so no history holds a later period; times never fall; where the
+    periods are moments for all users, no event is marked for another period than its own; the items, counts and first
+    times that reached the vocabulary are exactly those of the training events; every training event has an item that
+    the vocabulary knows.
 
     Args:
         shard: the finished file.
         learned: TRAIN_ITEMS that the shard's users gave to the vocabulary.
         item_ids: the vocabulary's ids in index order.
         is_history: for every event name, whether it becomes a token.
+        periods: begin of validation and of test in ms, where these are moments for all users.
 
     Raises:
         LeakError: one of these does not hold.
@@ -43,6 +47,9 @@ def audit_shard(shard: Path, learned: Path, item_ids: pa.Array, is_history: np.n
     _demand(not (inside & (np.diff(marks) < 0)).any(), shard, "an event of an earlier period follows one of a later")
     _demand(not (inside & (np.diff(times) < 0)).any(), shard, "a user's events are not in the order of time")
     train = marks == Split.TRAIN
+    if periods is not None:
+        own = np.searchsorted(np.array(periods), times, side="right")
+        _demand(bool((marks == own).all()), shard, "an event is marked for another period than that of its time")
     _demand(not (items[train] < FIRST_ITEM).any(), shard, "a training event has an item that the vocabulary lacks")
     found = taught(rows, item_ids, is_history)
     claimed = read_arrow(learned).sort_by("item_id")
@@ -57,12 +64,13 @@ def taught(rows: pa.Table, item_ids: pa.Array, is_history: np.ndarray) -> pa.Tab
     flat = {name: rows[name].combine_chunks() for name in ("items", "events", "times", "marks")}
     items, events, times, marks = (flat[name].flatten().to_numpy() for name in ("items", "events", "times", "marks"))
     train = marks == Split.TRAIN
-    seen, place = np.unique(items[train], return_inverse=True)
-    counts = np.bincount(place[is_history[events[train]]], minlength=len(seen)).astype(np.int64)
-    first = np.full(len(seen), np.iinfo(np.int64).max)
+    place, size = items[train] - FIRST_ITEM, len(item_ids)
+    counts = np.bincount(place[is_history[events[train]]], minlength=size)
+    first = np.full(size, np.iinfo(np.int64).max)
     np.minimum.at(first, place, times[train])
-    ids = item_ids.take(pa.array(seen - FIRST_ITEM))
-    return pa.table({"item_id": ids, "first_time": first, "count": counts}).sort_by("item_id")
+    seen = np.flatnonzero(first < np.iinfo(np.int64).max)
+    columns = {"first_time": first[seen], "count": counts[seen].astype(np.int64)}
+    return pa.table({"item_id": item_ids.take(pa.array(seen)), **columns}).sort_by("item_id")
 
 
 def audit_catalog(popularity: np.ndarray, train_tokens: int, path: Path) -> None:

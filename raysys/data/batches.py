@@ -4,7 +4,7 @@ Legend of shapes: B users, L history positions, C targets, N flat (row, item) pa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
-from raysys.data.schema import LABEL_PREFIX, PAD, UNKNOWN, Split
+from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX, PAD, UNKNOWN, Split
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class UserRows:
     marks: np.ndarray  # [E] i8, Split
     labels: Mapping[str, np.ndarray]  # name -> [E] f32, NaN = unknown
     users: np.ndarray  # [B] i64, row of the dataset; -1 where there is none
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> [E] f32, NaN = unknown
+    categories: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> [E] i32, UNKNOWN where it is unknown
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class ShardReader:
         manifest = dataset.manifest
         self.is_history = np.array([name in manifest.history for name in manifest.event_names] or [True])
         self._names = ["items", "events", "times", "marks", *(LABEL_PREFIX + label for label in manifest.labels)]
+        self._context = [NUMBER_PREFIX + name for name in manifest.numbers]
+        self._context += [CATEGORY_PREFIX + name for name in manifest.categories]
         self._tables = [read_arrow(path) for path in dataset.shard_paths]
         self._first_row = np.cumsum([0, *(table.num_rows for table in self._tables)])
         self._lists = [{name: _flat(table[name]) for name in self._names} for table in self._tables]
@@ -103,8 +107,8 @@ class ShardReader:
         columns = pa.chunked_array([table["user_id"].chunk(0) for table in self._tables if table.num_rows])
         return columns.take(pa.array(rows)).combine_chunks()
 
-    def rows(self, rows: np.ndarray) -> UserRows:
-        """Gather the events of dataset rows [B], in their order."""
+    def rows(self, rows: np.ndarray, context: bool = False) -> UserRows:
+        """Gather the events of dataset rows [B], in their order; numbers and categories only with `context`."""
         shards = np.searchsorted(self._first_row, rows, side="right") - 1
         starts, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         for shard in np.unique(shards):
@@ -114,19 +118,25 @@ class ShardReader:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         source, owner = np.repeat(starts, lengths) + within, np.repeat(shards, lengths)
-        flat = {name: self._gather(name, source, owner) for name in self._names}
-        labels = {name.removeprefix(LABEL_PREFIX): flat[name] for name in self._names if name.startswith(LABEL_PREFIX)}
-        return UserRows(offsets, flat["items"], flat["events"], flat["times"], flat["marks"], labels, rows)
+        flat = {name: self._gather(name, source, owner) for name in self._names + (self._context if context else [])}
+        known = (flat["items"], flat["events"], flat["times"], flat["marks"], _named(flat, LABEL_PREFIX))
+        return UserRows(offsets, *known, rows, _named(flat, NUMBER_PREFIX), _named(flat, CATEGORY_PREFIX))
 
     def _gather(self, name: str, source: np.ndarray, owner: np.ndarray) -> np.ndarray:
         shards = np.unique(owner)
         if len(shards) == 1:
-            return self._lists[shards[0]][name][1][source]
-        values = np.empty(len(source), self._lists[0][name][1].dtype)
+            return self._values(shards[0], name)[source]
+        values = np.empty(len(source), self._values(0, name).dtype)
         for shard in shards:
             here = owner == shard
-            values[here] = self._lists[shard][name][1][source[here]]
+            values[here] = self._values(shard, name)[source[here]]
         return values
+
+    def _values(self, shard: int, name: str) -> np.ndarray:
+        lists = self._lists[shard]
+        if name not in lists:  # context: mapped when it is first asked for
+            lists[name] = _flat(self._tables[shard][name])
+        return lists[name][1]
 
 
 def history_rows(histories: Sequence[np.ndarray], events: Sequence[np.ndarray] | None = None) -> UserRows:
@@ -242,6 +252,10 @@ def _running(flags: np.ndarray, row: np.ndarray, offsets: np.ndarray) -> np.ndar
     total = np.cumsum(flags) - flags
     at_start = np.append(total, total[-1:] + flags[-1:])[offsets[:-1]] if len(total) else np.zeros(0, np.int64)
     return total - at_start[row]
+
+
+def _named(flat: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): values for name, values in flat.items() if name.startswith(prefix)}
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

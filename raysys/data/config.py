@@ -63,6 +63,14 @@ class IngestConfig(FrozenConfig):
                 raise ValueError(f"{name!r}: a label's name is one word of letters, digits and _")
         return value
 
+    @model_validator(mode="after")
+    def _no_core_without_the_held_out(self) -> "IngestConfig":
+        if self.clean.k_core is not None and self.split.kind == "item_held_out":  # type: ignore[attr-defined]
+            raise ValueError(
+                "clean.k_core counts training events, and item_held_out leaves some items none of them; choose one"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _one_source_at_top_level(cls, value: Any) -> Any:

@@ -1,8 +1,10 @@
 """Arrow files that are either whole or absent, and memory-mapped when read."""
 
+import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,15 +12,34 @@ import pyarrow as pa
 from raysys.errors import UserError
 
 
-def write_arrow(table: pa.Table, path: Path, compression: str | None = None) -> str:
-    """Write an Arrow IPC file in one record batch and return the sha256 of its bytes.
+def write_arrow(table: pa.Table, path: Path, compression: str | None = None) -> None:
+    """Write an Arrow IPC file in one record batch, whole or not at all.
 
     Args:
         table: what to write.
-        path: where; the file is whole or absent.
+        path: where.
         compression: lz4 or zstd for what is read as a whole; without it the file can be memory-mapped.
     """
-    return write_bytes(_serialize(table, compression), path)
+    options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+    with _partial(path) as partial, pa.OSFile(str(partial), "wb") as sink:
+        with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+            for batch in table.combine_chunks().to_batches():
+                writer.write_batch(batch)
+
+
+def write_bytes(content: bytes | pa.Buffer, path: Path) -> None:
+    """Write a file, whole or not at all."""
+    with _partial(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """Give a name to write under, which is renamed into place when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    yield partial
+    os.replace(partial, path)
 
 
 class ArrowParts:
@@ -60,15 +81,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def write_bytes(content: bytes | pa.Buffer, path: Path) -> str:
-    """Write a file under a temporary name, rename it into place, and return the sha256 of its bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-    return hashlib.sha256(content).hexdigest()
-
-
 def read_arrow(path: Path) -> pa.Table:
     """Map an Arrow IPC file; no bytes are read until they are used.
 
@@ -79,12 +91,3 @@ def read_arrow(path: Path) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: not an Arrow file ({error}); run `raysys ingest` again") from None
-
-
-def _serialize(table: pa.Table, compression: str | None) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
-    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        for batch in table.combine_chunks().to_batches():
-            writer.write_batch(batch)
-    return sink.getvalue()

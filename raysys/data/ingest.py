@@ -16,7 +16,7 @@ from raysys import cluster
 from raysys.data import append as later
 from raysys.data.config import IngestConfig
 from raysys.data.dataset import Dataset, new_version
-from raysys.data.inventory import take_inventory
+from raysys.data.inventory import take_inventory, without_dropped
 from raysys.data.line import Each, run_passes
 from raysys.data.passes.plan import Plan
 from raysys.data.privacy import key_check
@@ -38,6 +38,7 @@ def ingest(
     Raises:
         UserError: a source is missing or unreadable, or too many of its rows are rejected; nothing is left behind.
     """
+    config = without_dropped(config)
     path = Path(output) if output else Path(config.root) / "datasets" / config.project
     secret = config.pseudonymise.secret() if config.pseudonymise else None
     base = _base(path, config, key_check(secret) if secret else None) if append else None
@@ -92,9 +93,7 @@ def _alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def on_ray(
-    key: str, values: Iterable[Any], task: Callable[[pa.Table], pa.Table], plan: Plan, name: str
-) -> None:
+def on_ray(key: str, values: Iterable[Any], task: Callable[[pa.Table], pa.Table], plan: Plan, name: str) -> None:
     """Run a task once for each value, wherever Ray has a place for it.
 
     Raises:

@@ -64,9 +64,25 @@ def take_inventory(config: IngestConfig, base: Dataset | None) -> Inventory:
     )
 
 
+def without_dropped(config: IngestConfig) -> IngestConfig:
+    """Return the config without the mappings of dropped columns.
+
+    Raises:
+        UserError: an id, a time or an event is to be read from a dropped column.
+    """
+    sources = []
+    for source in config.sources:
+        columns = getattr(source, "columns", None)
+        changed = {} if columns is None else {"columns": columns.without(config.drop)}
+        sources.append(source.model_copy(update=changed))
+    return config.model_copy(update={"sources": tuple(sources)})
+
+
 def shard_fields(config: IngestConfig, fields: Fields, log_labels: Sequence[str] = ()) -> Fields:
     """Return what the events of a shard carry: the log's fields, joined labels, and features that change over time."""
-    changing = [_changing(table, side) for table, side in ((config.users, "user"), (config.items, "item")) if table]
+    changing = [
+        _changing(table, side, config.drop) for table, side in ((config.users, "user"), (config.items, "item")) if table
+    ]
     return Fields.union([Fields(tuple(log_labels)), fields, Fields(labels=tuple(config.labels)), *changing])
 
 
@@ -118,18 +134,16 @@ def _files(paths: Any) -> dict[str, File]:
     return found
 
 
-def _changing(table: TableConfig, side: str) -> Fields:
+def _changing(table: TableConfig, side: str, drop: Sequence[str]) -> Fields:
     assert isinstance(table, ItemsConfig | UsersConfig)
     if table.timestamp is None:
         return Fields()
     return Fields(
-        numbers=tuple(f"{side}.{name}" for name in table.numbers),
-        categories=tuple(f"{side}.{name}" for name in table.categories),
+        numbers=tuple(f"{side}.{name}" for name in table.numbers if name not in drop),
+        categories=tuple(f"{side}.{name}" for name in table.categories if name not in drop),
     )
 
 
 def _remark(source: Any, unit: str) -> str:
     names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "iso": "ISO text"}
     return f"{source.path or source.format}: times in {names.get(unit, 'Arrow timestamps')}"
-
-

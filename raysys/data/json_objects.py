@@ -4,16 +4,17 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from raysys.data.formats.lines import read_lines
+from raysys.data.formats.lines import Lines, read_lines
 from raysys.data.formats.source import Piece
 from raysys.errors import UserError
 
 
 def read_objects(path: str) -> Iterator[tuple[pa.Table, int]]:
-    """Yield (one row per object, number of lines that are no objects) for about 16 MiB of lines at a time.
+    """Yield (one row per object, number of lines that are none or hold no field) for about 16 MiB of lines at a time.
 
     Values of different types in one field of a block become text, or lists of texts where one is a list. A field that
     no object of a block has is no column of its table.
@@ -21,31 +22,49 @@ def read_objects(path: str) -> Iterator[tuple[pa.Table, int]]:
     Raises:
         UserError: the file cannot be read, or no line of it is an object.
     """
-    texts: dict[str, pa.DataType] = {}
+    texts: dict[str, pa.DataType] = {}  # true for the whole file once one block has shown it
     num_rows = num_malformed = 0
     for lines in read_lines(Piece(path, 0)):
-        try:
-            table, malformed = _parsed(lines.data, texts), 0
-        except pa.ArrowInvalid:
-            table, malformed = _one_by_one(lines.data)
+        table, malformed = _all_at_once(lines, texts), 0
+        if table is None:
+            table, malformed = _one_by_one(lines)
         num_rows, num_malformed = num_rows + table.num_rows, num_malformed + malformed
         yield table, malformed
     if num_malformed and not num_rows:
         raise UserError(f"{path}: cannot be read as JSON lines: no line of it is a JSON object")
 
 
-def _parsed(block: bytes, texts: dict[str, pa.DataType]) -> pa.Table:
-    """Parse a block of clean lines; `texts` collects the fields whose texts Arrow would take for times."""
-    table = pyarrow.json.read_json(
-        pa.BufferReader(block),
-        pyarrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1),
-        pyarrow.json.ParseOptions(explicit_schema=pa.schema(texts.items())),
-    )
+def _all_at_once(lines: Lines, texts: dict[str, pa.DataType]) -> pa.Table | None:
+    """Parse a block of which every line is blank or one object; None where one is not, or types of a field differ.
+
+    `texts` collects the fields whose texts Arrow takes for times.
+    """
+    first = np.frombuffer(lines.data, np.uint8)[lines.starts[:-1]]
+    is_object = first == ord("{")
+    # Arrow's parser takes bytes that are no text for text, and crashes where a line is `null`.
+    if not _is_utf8(lines.data) or not (is_object | np.isin(first, list(b"\r\n"))).all():
+        return None
+    read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines.data) + 1)
+    parse = pyarrow.json.ParseOptions(explicit_schema=pa.schema(texts.items()))
+    try:
+        table = pyarrow.json.read_json(pa.BufferReader(lines.data), read, parse)
+        table.validate()  # of lists that begin with null it loses elements
+    except pa.ArrowInvalid:
+        return None
+    if table.num_rows != is_object.sum():  # two values on one line
+        return None
     dates = {field.name: kind for field in table.schema if (kind := _without_times(field.type)) != field.type}
     if not dates:
         return table
     texts.update(dates)
-    return _parsed(block, texts)
+    return _all_at_once(lines, texts)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        return data.isascii() or data.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
@@ -54,20 +73,22 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_timestamp(kind) else kind
 
 
-def _one_by_one(block: bytes) -> tuple[pa.Table, int]:
-    objects: list[dict[str, Any]] = []
-    malformed = 0
-    for line in filter(bytes.strip, block.split(b"\n")):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        if isinstance(value, dict):
-            objects.append(value)
-        else:
-            malformed += 1
+def _one_by_one(lines: Lines) -> tuple[pa.Table, int]:
+    filled = [line for index in range(len(lines)) if (line := lines.line(index).strip())]
+    objects = [value for line in filled if (value := _object(line))]
     names = dict.fromkeys(name for row in objects for name in row)
-    return pa.table({name: _column([row.get(name) for row in objects]) for name in names}), malformed
+    table = pa.table({name: _column([row.get(name) for row in objects]) for name in names})
+    return table, len(filled) - len(objects)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line.decode())
+        if b"\\u" in line:  # half a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -30,9 +30,7 @@ Each = Callable[[str, Iterable[Any], Callable[[pa.Table], pa.Table], Plan, str],
 """Runs a task once per value: each(column of the task's batch, values, task, plan, name for people)."""
 
 
-def in_process(
-    key: str, values: Iterable[Any], task: Callable[[pa.Table], pa.Table], plan: Plan, name: str
-) -> None:
+def in_process(key: str, values: Iterable[Any], task: Callable[[pa.Table], pa.Table], plan: Plan, name: str) -> None:
     """Run a task once for each value, one after the other, in this process: for tests and debuggers.
 
     Raises:

@@ -1,7 +1,8 @@
-"""What a person wants to know of a dataset before training on it, as plain values: the facts behind `raysys data show`."""
+"""Measures a dataset before anything trains on it: the facts behind `raysys data show`."""
 
+import contextlib
 import json
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +12,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys.data.dataset import MANIFEST, Dataset, versions
+from raysys.data.facts import (
+    Categories,
+    Feature,
+    Lengths,
+    Numbers,
+    Popularity,
+    Profile,
+    Stage,
+    Times,
+    VersionFacts,
+)
 from raysys.data.files import read_arrow
-from raysys.data.scan import Moments, Scan
-from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM, LABEL_PREFIX, NUMBER_PREFIX, Split
+from raysys.data.scan import Scan
+from raysys.data.schema import FIRST_ITEM, LABEL_PREFIX, NUMBER_PREFIX, Split
+from raysys.data.times import milliseconds
+from raysys.data.vocabulary import Vocabulary
+from raysys.errors import UserError
 
 MARKS: Final = {mark: mark.name.lower() for mark in (Split.GIVEN, Split.TRAIN, Split.VALID, Split.TEST)}
 """Marks that events carry, with their names for people."""
@@ -22,149 +37,6 @@ _PERCENTILES = (10, 25, 50, 75, 90, 99, 100)
 _TOP = {"0.1%": 0.001, "1%": 0.01, "10%": 0.1}
 _CURVE_POINTS = 200
 _TOP_VALUES = 5
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One kind of event, as a stage of the funnel."""
-
-    event: str
-    events: int
-    by_split: dict[str, int]
-    users: int
-    pairs: int
-    """Distinct pairs of user and item; items outside the vocabulary are left out."""
-    share_of_previous: float | None
-    """Share of the pairs of the stage before that have an event of this kind too, whenever; null for the first."""
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """History events per user in training."""
-
-    mean: float
-    percentiles: dict[str, float]
-    edges: list[int]
-    """Bin i of `users` holds the lengths from edges[i] to below edges[i + 1]."""
-    users: list[int]
-
-
-@dataclass(frozen=True)
-class Popularity:
-    """History events per item in training."""
-
-    share_of_top: dict[str, float]
-    """Share of the events that the most popular 0.1, 1 and 10 % of the items take (at least one item)."""
-    gini: float
-    """0: all items equal, 1: one item takes everything."""
-    once: int
-    never: int
-    """Items that training knows from other events than history alone."""
-    curve: list[tuple[int, int]]
-    """(rank from 1, events) at ranks that grow geometrically."""
-
-
-@dataclass(frozen=True)
-class Times:
-    """When things happened, UTC."""
-
-    first: str
-    last: str
-    days: list[str]
-    """First day of every bin."""
-    days_per_bin: int
-    events: dict[str, list[int]]
-    """Events of each kind per bin."""
-    hours_of_week: list[int]
-    """Events in each of the 168 hours of a week, from Monday 00:00."""
-    boundaries: dict[str, str]
-    """From when events validate and test, where the split is a date for all users."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A label or a number of the context."""
-
-    known: int
-    known_share: float
-    known_share_by_event: dict[str, float]
-    """Of the kinds of events that carry it."""
-    mean: float | None
-    training_mean: float | None
-    """Of labels alone."""
-    deviation: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Categories:
-    """A category of the context."""
-
-    values: int
-    known_share: float
-    """Share of the events with a value that training knows."""
-    top: dict[str, int]
-    """Events of the most frequent values."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A column that describes items or users."""
-
-    kind: str
-    covered: float
-    """Share of the items or users for which it is known."""
-    values: int | None = None
-    """Distinct values of a category, length of a vector."""
-
-
-@dataclass(frozen=True)
-class VersionFacts:
-    """One version of a dataset, in a line."""
-
-    version: str
-    written: str
-    """When its manifest was written, UTC."""
-    users: int
-    items: int
-    events: int
-    parent: str | None
-    fingerprint: str
-    files: int
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Everything `raysys data show` tells."""
-
-    path: str
-    project: str
-    version: VersionFacts
-    users: int
-    items: int
-    events: int
-    density: float
-    """Share of all pairs of user and item that have an event."""
-    outside: int
-    """Events whose item no training event names."""
-    forgotten: int
-    history: list[str]
-    rows: dict[str, Any]
-    """read, kept, rejected {rule: rows}, cleaned {reason: rows}; read is the sum of the rest."""
-    funnel: list[Stage]
-    lengths: Lengths
-    popularity: Popularity
-    times: Times | None
-    labels: dict[str, Numbers]
-    numbers: dict[str, Numbers]
-    categories: dict[str, Categories]
-    item_features: dict[str, Feature]
-    user_features: dict[str, Feature]
-    rejected_examples: dict[str, list[dict[str, Any]]]
-    files: list[dict[str, Any]]
-    """path, size and modified of every file that was read."""
-    versions: list[VersionFacts]
 
 
 def profile(dataset: Dataset) -> Profile:
@@ -203,7 +75,7 @@ def profile(dataset: Dataset) -> Profile:
         user_features=features(read_arrow(users)) if users.exists() else {},
         rejected_examples=rejected_examples(dataset),
         files=files_read(dataset.path),
-        versions=[version_facts(Dataset.open(path)) for path in versions(dataset.path.parent)],
+        versions=[version_facts(one) for one in siblings(dataset)],
     )
 
 
@@ -215,6 +87,16 @@ def version_facts(dataset: Dataset) -> VersionFacts:
     return VersionFacts(
         one.version, moment(seconds * 1000), *counts, one.parent, one.fingerprint, len(files_read(dataset.path))
     )
+
+
+def siblings(dataset: Dataset) -> list[Dataset]:
+    """Return the versions beside a dataset that this raysys can read, itself too, oldest first."""
+    paths = versions(dataset.path.parent)
+    found = []
+    for path in paths if dataset.path in paths else [dataset.path]:
+        with contextlib.suppress(UserError):
+            found.append(Dataset.open(path))
+    return found
 
 
 def files_read(version: Path) -> list[dict[str, Any]]:
@@ -258,7 +140,7 @@ def features(table: pa.Table) -> dict[str, Feature]:
             lists = pa.types.is_list(column.type)
             given = pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() if lists else None
             known = len(column) - column.null_count if given is None else given
-            found[rest or name] = Feature(rest and kind or "text", known / max(len(column), 1), _size(column))
+            found[rest or name] = Feature((rest and kind) or "text", known / max(len(column), 1), _size(column))
     return found
 
 
@@ -299,7 +181,53 @@ def _popularity(counts: np.ndarray) -> Popularity:
     counts = np.sort(counts.astype(np.float64))[::-1]
     total, size = max(counts.sum(), 1.0), len(counts)
     top = {name: float(counts[: max(1, int(size * share))].sum() / total) for name, share in _TOP.items()}
-    gini = float((size + 1 - 2 * (np.arange(1, size + 1) * counts[::-1][::-1]).sum() / total) / max(size, 1))
+    gini = float((size + 1 - 2 * (np.arange(1, size + 1) * counts).sum() / total) / max(size, 1))
     ranks = np.unique(np.geomspace(1, max(size, 1), _CURVE_POINTS).round().astype(np.int64))[: size or None]
     curve = [(int(rank), int(counts[rank - 1])) for rank in ranks] if size else []
     return Popularity(top, gini, int(np.sum(counts == 1)), int(np.sum(counts == 0)), curve)
+
+
+def _times(dataset: Dataset, scan: Scan) -> Times | None:
+    span, names = dataset.manifest.time_range, dataset.manifest.event_names
+    if span is None:
+        return None
+    firsts = (scan.first_day + np.arange(scan.days.shape[1]) * scan.days_per_bin).astype("datetime64[D]")
+    split = dataset.manifest.config.get("split", {})
+    starts = {mark: split[f"{mark}_from"] for mark in ("valid", "test") if split.get(f"{mark}_from")}
+    return Times(
+        first=moment(span[0]),
+        last=moment(span[1]),
+        days=np.datetime_as_string(firsts).tolist(),
+        days_per_bin=scan.days_per_bin,
+        events={name: scan.days[kind].tolist() for kind, name in enumerate(names)},
+        hours_of_week=scan.hours.tolist(),
+        boundaries={
+            mark: moment(milliseconds(datetime.fromisoformat(start))) for mark, start in starts.items() if start
+        },
+    )
+
+
+def _numbers(dataset: Dataset, scan: Scan, prefix: str, name: str) -> Numbers:
+    manifest, moments = dataset.manifest, scan.columns[prefix + name]
+    known, of_kind = moments.known_by_kind, scan.events.sum(axis=1)
+    carried = {kind: known[at] / of_kind[at] for at, kind in enumerate(manifest.event_names) if known[at]}
+    found = (moments.mean, moments.deviation, moments.low, moments.high) if moments.count else (None,) * 4
+    return Numbers(
+        known=moments.count,
+        known_share=moments.count / max(manifest.num_events, 1),
+        known_share_by_event={kind: float(share) for kind, share in carried.items()},
+        mean=found[0],
+        training_mean=manifest.label_means.get(name) if prefix == LABEL_PREFIX else None,
+        deviation=found[1],
+        low=found[2],
+        high=found[3],
+    )
+
+
+def _categories(dataset: Dataset, scan: Scan, name: str) -> Categories:
+    counts = scan.categories[name][FIRST_ITEM:]
+    values = Vocabulary.load(dataset.path / "categories" / f"{name}.arrow").item_ids
+    top = np.argsort(-counts, kind="stable")[:_TOP_VALUES]
+    names = values.take(pa.array(top)).to_pylist()
+    known = counts.sum() / max(dataset.manifest.num_events, 1)
+    return Categories(len(values), float(known), dict(zip(names, counts[top].tolist(), strict=True)))

@@ -35,6 +35,11 @@ class Splitting(ABC):
         """Return true [E] on events that the split leaves out of the dataset; None where it leaves out nothing."""
         return None
 
+    @property
+    def periods(self) -> tuple[int, int] | None:
+        """Begin of validation and of test in ms, where these are moments for all users."""
+        return None
+
     def resolve(self, histogram: Mapping[int, int]) -> FrozenConfig:
         """Return the config with everything in it that depends on the log, so that later days change nothing.
 
@@ -129,7 +134,7 @@ class GlobalTime(Splitting):
 
     def mark(self, lane: LaneEvents) -> np.ndarray:
         """Mark by time alone."""
-        valid, test = self._bounds()
+        valid, test = self.periods
         return (lane.times >= valid).astype(np.int8) + (lane.times >= test)
 
     def resolve(self, histogram: Mapping[int, int]) -> FrozenConfig:
@@ -157,7 +162,9 @@ class GlobalTime(Splitting):
             "choose kind: leave_one_out or ratio"
         )
 
-    def _bounds(self) -> tuple[int, int]:
+    @property
+    def periods(self) -> tuple[int, int]:
+        """Begin of validation and of test for all users, ms."""
         if self.config.valid_from is None or self.config.test_from is None:
             raise ValueError("the dates of this split are not known yet: mark with the config that resolve returns")
         return milliseconds(self.config.valid_from), milliseconds(self.config.test_from)
@@ -180,7 +187,7 @@ class ItemHeldOut(GlobalTime):
     def drop(self, lane: LaneEvents) -> np.ndarray | None:
         """Return true [E] on the events of held-out items before `valid_from`."""
         held_out = share_of(hash_ids(lane.item_ids, _OWN_HASH + self.config.seed)) < self.config.share
-        return held_out[lane.items] & (lane.times < self._bounds()[0])
+        return held_out[lane.items] & (lane.times < self.periods[0])
 
 
 class UserHeldOut(Splitting):

@@ -78,8 +78,14 @@ def survey_of(plan: Plan) -> Survey:
     has_time = not any(one["without_time"] for one in found) and (base is None or base.time_range is not None)
     splitting = SPLITS[config.kind](config)
     if splitting.needs_time and not has_time:
-        raise UserError(f"split: kind {config.kind!r} needs a time for every event; map columns.timestamp or use leave_one_out")
-    names = _event_names(plan, {*(name for one in found for name in one["events"]), *(base.event_names if base else ())})
+        raise UserError(
+            f"split: kind {config.kind!r} needs a time for every event; map columns.timestamp or use leave_one_out"
+        )
+    if plan.config.labels and not has_time:
+        raise UserError("labels: a join within a time needs a time for every event; map columns.timestamp")
+    names = _event_names(
+        plan, {*(name for one in found for name in one["events"]), *(base.event_names if base else ())}
+    )
     newest = [one["newest"] for one in found] + ([base.time_range[1]] if base and base.time_range else [])
     return Survey(
         event_names=names,
@@ -96,7 +102,10 @@ def _resolved(splitting: Any, hours: Counter[int], earlier: dict[str, Any] | Non
     config = splitting.config
     if earlier is not None and config.kind == earlier["split"]["kind"]:
         asked = config.model_dump(mode="json")
-        if "valid_from" in asked and asked["valid_from"] is None:
+        dates = {"valid_from", "test_from"}
+        given = {name: value for name, value in asked.items() if name not in dates}
+        then = {name: value for name, value in earlier["split"].items() if name not in dates}
+        if "valid_from" in asked and asked["valid_from"] is None and given == then:
             return type(config).model_validate(earlier["split"])
     return splitting.resolve(hours)
 

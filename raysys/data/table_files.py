@@ -52,12 +52,14 @@ def read_rows(path: str, group: int, wanted: Wanted, section: str) -> Iterator[B
     else:
         blocks = read_objects(path)
     seen: dict[str, None] = {}
+    is_empty = True
     for table, malformed in blocks:
         seen |= dict.fromkeys(table.column_names)
+        is_empty = False
         yield _select(table, columns), malformed
-    if not seen:
+    if is_empty:
         yield _select(pa.table({}), columns), 0
-    elif kind in _JSON:  # not every object has every field
+    elif kind in _JSON and seen:  # not every object has every field
         _check(path, pairs, list(seen), section)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lane_maker import make_lane, rows_of
 from pydantic import ValidationError
 
-from raysys.data.attribution import LabelJoin, attribute
+from raysys.data.attribution import LabelJoin, attribute, horizons
 from raysys.errors import UserError
 
 JOIN = LabelJoin(on="show", event="buy", within="10ms")
@@ -17,7 +17,8 @@ NAMES = ("buy", "show")
 
 def labels(rows, log_end_ms: int, join: LabelJoin = JOIN) -> list[float | None]:
     """Label the rows, which are given in the lane's order."""
-    column = attribute(make_lane(rows, event_names=NAMES), join, "buy", log_end_ms)
+    lane = make_lane(rows, event_names=NAMES)
+    column = attribute(lane, join, "buy", np.full(len(lane), log_end_ms))
     assert column.type == pa.float32()
     return column.to_pylist()
 
@@ -35,7 +36,7 @@ def by_hand(lane, join: LabelJoin, log_end_ms: int) -> list[float | None]:
         ]
         request = extra.get("request_id")
         same = [place for place in fits if request is not None and rows[place][4].get("request_id") == request]
-        if chosen := same or fits:
+        if (chosen := same or fits) and time <= log_end_ms:
             found[chosen[-1] if join.attribute == "last" else chosen[0]] = 1.0
     return found
 
@@ -57,7 +58,7 @@ logs = st.lists(
 def test_labels_equal_those_of_a_plain_loop(rows, which, within, log_end_ms):
     join = LabelJoin(on="show", event="buy", within=f"{within}ms", attribute=which)
     lane = make_lane(rows, event_names=NAMES)
-    assert attribute(lane, join, "buy", log_end_ms).to_pylist() == by_hand(lane, join, log_end_ms)
+    assert attribute(lane, join, "buy", np.full(len(lane), log_end_ms)).to_pylist() == by_hand(lane, join, log_end_ms)
 
 
 def test_the_newest_impression_gets_it_or_the_oldest():
@@ -111,11 +112,11 @@ def test_one_user_with_very_many_events():
 def test_a_misspelt_event_is_told():
     lane = make_lane([("u", "x", "show", 1), ("u", "x", "buy", 2)])
     with pytest.raises(UserError, match=r"labels.purchase: no event is called 'shwo'; did you mean 'show'"):
-        attribute(lane, LabelJoin(on="shwo", event="buy", within="1d"), "purchase", 9)
+        attribute(lane, LabelJoin(on="shwo", event="buy", within="1d"), "purchase", np.full(len(lane), 9))
     with pytest.raises(UserError, match="no event is called 'purchase'"):
-        attribute(lane, LabelJoin(on="show", within="1d"), "purchase", 9)
+        attribute(lane, LabelJoin(on="show", within="1d"), "purchase", np.full(len(lane), 9))
     with pytest.raises(UserError, match="its own label"):
-        attribute(lane, LabelJoin(on="show", within="1d"), "show", 9)
+        attribute(lane, LabelJoin(on="show", within="1d"), "show", np.full(len(lane), 9))
 
 
 @pytest.mark.parametrize("node", [{"event": "show"}, {"within": "0s"}, {"within": "soon"}, {"attribute": "all"}])
@@ -126,3 +127,29 @@ def test_a_join_that_means_nothing_is_refused(node):
 
 def test_a_lane_without_events():
     assert labels([], 5) == []
+
+
+def test_no_label_of_training_looks_into_a_later_period():
+    rows = [("u", "x", "show", 1), ("u", "x", "buy", 12), ("u", "y", "show", 3), ("u", "z", "show", 11)]
+    lane = make_lane(rows, event_names=NAMES)
+    marks = (lane.times >= 10).astype(np.int8)  # validation begins at 10
+    until = horizons(lane, marks, 100, (10, 50))
+    assert until.tolist() == [9, 9, 49, 49]
+    found = dict(zip([row[1:3] for row in rows_of(lane)], attribute(lane, JOIN, "buy", until).to_pylist(), strict=True))
+    long = LabelJoin(on="show", event="buy", within="20ms")
+    assert attribute(lane, long, "buy", until).to_pylist()[:2] == [None, None], "bought, but only validation knows"
+    assert found["y", "show"] is None, "its window ends at 13, in validation"
+    assert found["z", "show"] == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=25), st.integers(0, 2**32 - 1))
+def test_horizons_end_where_a_users_next_period_begins(rows, seed):
+    lane = make_lane([(user, "x", "show", time) for user, time in rows])
+    generator = np.random.default_rng(seed)
+    marks = np.zeros(len(lane), np.int8)
+    for first, last in zip(lane.offsets, lane.offsets[1:], strict=False):
+        marks[first:last] = np.sort(generator.integers(-1, 3, last - first))
+    found = horizons(lane, marks, 1000, None)
+    for place, owner in enumerate(lane.owner):
+        later = [lane.times[at] for at in range(len(lane)) if lane.owner[at] == owner and marks[at] > marks[place]]
+        assert found[place] == (min(later) - 1 if later else 1000)

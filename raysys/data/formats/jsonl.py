@@ -166,9 +166,11 @@ def _column(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
         return pa.ListArray.from_arrays(pa.array(offsets), _column(elements, inner), mask=pa.array(is_null))
     types = {type(value) for value in values if value is not None}
     is_float = kind is not None and pa.types.is_floating(kind)
+    if not types:
+        return pa.nulls(len(values), kind or pa.string())
     if types == {bool}:
         return pa.array(values, pa.bool_())
-    if types and (types == {float} or (is_float and types <= {bool, int, float})):
+    if types == {float} or (is_float and types <= {bool, int, float}):
         return pa.array([None if value is None else _float(value) for value in values], pa.float64())
     if types == {int} and all(abs(value or 0) < _LARGEST_INTEGER for value in values):
         return pa.array(values, pa.int64())

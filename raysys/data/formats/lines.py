@@ -78,7 +78,7 @@ def read_lines(piece: Piece, block_bytes: int = BLOCK_BYTES, has_header: bool = 
 
 def _split(data: bytes, offset: int | None, number: int) -> Lines:
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE) + 1
-    if not len(ends) or ends[-1] != len(data):  # the last line of a file may lack its newline
+    if not len(ends) or ends[-1] != len(data):
         ends = np.append(ends, len(data))
     starts = np.concatenate([[0], ends]).astype(np.int64)
     rows = starts[:-1] + offset if offset is not None else np.arange(number, number + len(ends), dtype=np.int64)
@@ -109,20 +109,19 @@ def _blocks(piece: Piece, block_bytes: int) -> Iterator[tuple[int, bytes]]:
 def _whole_lines(
     path: str, stream: pa.NativeFile, offset: int, end: int | None, block_bytes: int
 ) -> Iterator[tuple[int, bytes]]:
-    rest = b""
     left = end - offset if end is not None else None
-    while chunk := stream.read(block_bytes if left is None else min(block_bytes, left)):
+    rest, chunk = b"", stream.read(block_bytes if left is None else min(block_bytes, left))
+    while chunk:
         left = left - len(chunk) if left is not None else None
+        ahead = stream.read(block_bytes if left is None else min(block_bytes, left))
         block = rest + chunk
-        cut = block.rfind(b"\n") + 1
-        rest = block[cut:]
+        cut = block.rfind(b"\n") + 1 if ahead else len(block)  # the last line of a file may lack its newline
+        rest, chunk = block[cut:], ahead
         if len(rest) > _LONGEST_LINE:
             raise UserError(f"{path}: a line is longer than 64 MiB; is this a text file with a row per line?")
         if cut:
             yield offset, block[:cut]
             offset += cut
-    if rest:
-        yield offset, rest
 
 
 def _line_start(stream: pa.NativeFile, place: int) -> int:

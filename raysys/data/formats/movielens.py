@@ -107,7 +107,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="latin-1").split("\n")  # splitlines would also cut at latin-1's control characters
 
 
-def _genres(row: list[str], separator: str) -> str:
+def _genres(row: list[str], separator: str) -> list[str]:
     if separator == "::":
-        return row[2]
-    return "|".join(genre for genre, flag in zip(GENRES, row[5:], strict=False) if flag == "1")
+        return row[2].split("|")
+    return [genre for genre, flag in zip(GENRES, row[5:], strict=False) if flag == "1"]

@@ -45,15 +45,19 @@ class EncodeLanes:
         }
         draft = read_arrow(plan.staging / "drafts" / name)
         shard = plan.version / "shards" / name
-        digest = write_arrow(encode_rows(draft, indices, categories, sequences_schema(survey.fields)), shard)
+        write_arrow(encode_rows(draft, indices, categories, sequences_schema(survey.fields)), shard)
         history = plan.config.history or survey.event_names
         is_history = np.array([event in history for event in survey.event_names], bool)
-        tokens = audit_shard(shard, plan.version / "items" / name, vocabulary.item_ids, is_history)
+        tokens = audit_shard(
+            shard, plan.version / "items" / name, vocabulary.item_ids, is_history, survey.splitting.periods
+        )
         summary = json.loads((plan.staging / "lanes" / f"{number:05d}.json").read_text())
         coded = ("items", *(CATEGORY_PREFIX + category for category in categories))
         codes = [read_arrow(shard)[column].combine_chunks().values.to_numpy() for column in coded]
         outside = {"unknown": int(sum(np.sum(values == UNKNOWN) for values in codes)), "train_tokens": tokens}
-        write_summary(summary | outside | {"shard": name, "digest": digest}, summary_path(plan.staging, number))
+        write_summary(
+            summary | outside | {"shard": name, "digest": digest_of(shard)}, summary_path(plan.staging, number)
+        )
 
 
 def summary_path(staging: Path, number: int) -> Path:

@@ -70,7 +70,7 @@ class GatherLanes:
         verdicts = {}
         if rules.duplicates:
             verdicts["duplicate"] = duplicates(lane, self.survey.has_time)
-        if rules.max_events_per_minute is not None:
+        if rules.max_events_per_minute is not None and self.survey.has_time:
             verdicts["too_fast"] = too_fast(lane, rules.max_events_per_minute)
         bad = np.zeros(len(lane), bool)
         parts = []

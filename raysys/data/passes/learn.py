@@ -1,5 +1,6 @@
 """Between the passes: what the lanes' training events teach is merged, level by level, into one vocabulary each."""
 
+import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,11 +8,11 @@ import pyarrow.compute as pc
 
 from raysys.data.catalog import Catalog, build_catalog
 from raysys.data.config import IngestConfig
-from raysys.data.features import concat_blocks
+from raysys.data.features import latest
 from raysys.data.files import read_arrow, write_arrow
-from raysys.data.passes.plan import Plan, format_of
+from raysys.data.passes.plan import Plan, format_of, write_summary
 from raysys.data.schema import Fields
-from raysys.data.tables import details_of, read_table, table_pieces
+from raysys.data.tables import TableReport, details_of, read_details
 from raysys.data.vocabulary import Vocabulary, extend, merge_items
 from raysys.errors import UserError
 
@@ -65,7 +66,8 @@ class LearnVocabularies:
         if not items.num_rows:
             raise UserError("split: no event is left to train on; move valid_from to a later time or use leave_one_out")
         Vocabulary(items["item_id"].combine_chunks()).save(plan.version / "vocabulary.arrow")
-        details = item_details(plan.config, items["item_id"])
+        details, report = item_details(plan.config, items["item_id"].combine_chunks())
+        write_summary(dataclasses.asdict(report), plan.staging / "tables" / "items.json")
         earlier = Catalog.load(plan.base / "catalog.arrow") if plan.base else None
         build_catalog(items, details, earlier).save(plan.version / "catalog.arrow")
 
@@ -80,20 +82,19 @@ class LearnVocabularies:
         return extend(Vocabulary.load(earlier).item_ids, merged)
 
 
-def item_details(config: IngestConfig, wanted: pa.ChunkedArray) -> pa.Table | None:
-    """Return what the table of items says of the wanted ids; without one, what comes with the first format that has it."""
+def item_details(config: IngestConfig, wanted: pa.Array) -> tuple[pa.Table | None, TableReport]:
+    """Return what the table of items says of the wanted ids; without one, what comes with the first format that has it.
+
+    Of a table that changes over time only the titles: the rest is joined to the events.
+    """
     if config.items is None:
         tables = (format_of(source).items() for source in config.sources)
-        return next((details_of(table) for table in tables if table is not None), None)
-    blocks = [
-        block.filter(pc.is_in(block["id"], wanted.combine_chunks()))
-        for piece in table_pieces(config.items)
-        for block in read_table(config.items, piece, config.drop)
-    ]
-    details = concat_blocks(blocks)
+        return next((details_of(table) for table in tables if table is not None), None), TableReport()
+    details, report = read_details(config.items, config.drop, wanted)
     if config.items.timestamp is None:
-        return details
-    return details.select([name for name in ("id", "title") if name in details.column_names])  # the rest changes
+        return details, report
+    kept = [name for name in ("id", "title") if name in details.column_names]
+    return latest(details).select(kept), report
 
 
 def category_path(version: Path, name: str) -> Path:

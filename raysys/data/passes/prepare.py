@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysys.data.as_of import join_as_of
-from raysys.data.attribution import attribute
+from raysys.data.attribution import attribute, horizons
 from raysys.data.cleaning import clean, k_core_round, rare_items
 from raysys.data.features import concat_blocks
 from raysys.data.files import read_arrow, write_arrow
@@ -95,7 +95,11 @@ def prepare(plan: Plan, survey: Survey, number: int, lane: LaneEvents, excluded:
     lane, train, cleaned = enrich(plan, survey, number, lane)
     lane, counts = clean(lane, plan.config.clean, read_excluded(excluded), train)
     cleaned |= counts
-    marks = survey.splitting.mark(lane)
+    splitting = survey.splitting
+    marks = splitting.mark(lane)
+    until = horizons(lane, marks, survey.log_end_ms, splitting.periods)
+    for label, join in plan.config.labels.items():
+        lane = lane.with_column(LABEL_PREFIX + label, attribute(lane, join, label, until))
     assert logged == len(lane) + sum(cleaned.values()), f"lane {number}: {logged} events, {cleaned} cleaned"
     write_arrow(draft_rows(lane, marks, survey.fields), plan.staging / "drafts" / name)
     write_arrow(pa.table({"item_id": lane.item_ids}), plan.staging / "drafts" / f"{number:05d}.items.arrow")
@@ -103,20 +107,15 @@ def prepare(plan: Plan, survey: Survey, number: int, lane: LaneEvents, excluded:
     for category in survey.fields.categories:
         write_arrow(train_categories(lane, marks, category), plan.version / "items" / category / name)
     write_arrow(pa.table(count_marks(lane, marks), schema=ROWS), plan.staging / "rows" / name)
-    summary = {"lane": number, "cleaned": cleaned, "open_windows": _open_windows(plan, lane)}
+    summary = {"lane": number, "cleaned": cleaned, "open_windows": _open_windows(plan, lane, until, survey)}
     write_summary(summary | _statistics(lane, marks, survey), plan.staging / "lanes" / f"{number:05d}.json")
 
 
-def enrich(
-    plan: Plan, survey: Survey, number: int, lane: LaneEvents
-) -> tuple[LaneEvents, np.ndarray, dict[str, int]]:
-    """Join labels and tables, and leave out what the split holds out of everything.
+def enrich(plan: Plan, survey: Survey, number: int, lane: LaneEvents) -> tuple[LaneEvents, np.ndarray, dict[str, int]]:
+    """Join the tables that change over time, and leave out what the split holds out of everything.
 
     Returns the lane, which of its events are of the training period [E], and how many the split left out.
     """
-    for label, join in plan.config.labels.items():
-        column = attribute(lane, join, label, survey.log_end_ms)
-        lane = lane.with_column(LABEL_PREFIX + label, column)
     config, left_out = plan.config, {}
     if config.users is not None and config.users.timestamp is not None:
         lane = join_as_of(lane, user_details(plan, survey, number), "user")
@@ -139,12 +138,12 @@ def user_details(plan: Plan, survey: Survey, number: int) -> pa.Table:
     return concat_blocks(parts)
 
 
-def _open_windows(plan: Plan, lane: LaneEvents) -> int:
+def _open_windows(plan: Plan, lane: LaneEvents, until: np.ndarray, survey: Survey) -> int:
     """Count the events whose label later days may still tell."""
     total = 0
     for label, join in plan.config.labels.items():
         if join.on in lane.event_names:
-            asked = lane.events == lane.event_names.index(join.on)
+            asked = (lane.events == lane.event_names.index(join.on)) & (until >= survey.log_end_ms)
             unknown = pc.is_null(lane.columns[LABEL_PREFIX + label]).to_numpy(zero_copy_only=False)
             total += int(np.sum(asked & unknown))
     return total
