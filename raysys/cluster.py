@@ -61,8 +61,8 @@ def cpus_per_task() -> float:
     """
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    logical = ray.cluster_resources().get("CPU", 1.0)
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    logical = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
     cores = os.cpu_count() or 1
     return max(1.0, float(int(logical // cores))) if len(nodes) == 1 else 1.0
 

@@ -35,9 +35,22 @@ def message(call, *arguments) -> str:
 
 
 def test_numbers_are_read_as_people_write_them(write):
-    node = read_yaml(write("a: 1e-3\nb: 1E5\nc: -2.5e3\nd: 0.5\ne: 7\nf: [1e-3]\ng: 1e3x\nh: yes"))
+    node = read_yaml(write("a: 1e-3\nb: 1E5\nc: -2.5e3\nd: 0.5\ne: 7\nf: [1e-3]\ng: 1e3x\nh: true"))
     assert node == {"a": 0.001, "b": 1e5, "c": -2500.0, "d": 0.5, "e": 7, "f": [0.001], "g": "1e3x", "h": True}
     assert isinstance(node["b"], float)
+
+
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "On", "NO", "y"])
+def test_words_stay_words(write, word):
+    node = read_yaml(write(f"labels: {{click: {{{word}: impression}}}}\nvalue: {word}"))
+    assert node == {"labels": {"click": {word: "impression"}}, "value": word}
+    assert parse_value(dump_yaml(node)) == node
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "false"])
+def test_true_and_false_are_no_words(write, word):
+    assert read_yaml(write(f"value: {word}")) == {"value": word.lower() == "true"}
+    assert parse_value(dump_yaml({"value": word})) == {"value": word}, "the text is quoted"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +391,7 @@ def test_loose_keys_with_two_sources_are_refused():
         ({"format": "delimted", "path": "x"}, "here: sources.0: unknown format 'delimted'; did you mean 'delimited'?"),
         ({"format": "delimited", "path": "x", "delimeter": ";"}, "did you mean 'delimiter'?"),
         ({"format": "delimited"}, "here: sources.0.path: Field required"),
-        ({"sources": [{"path": "x"}]}, "here: sources.0: `format:` is missing; allowed: delimited, movielens,"),
+        ({"sources": [{"path": "x"}]}, "here: sources.0: `format:` is missing; allowed: delimited, jsonl, movielens,"),
         ({"sources": []}, "here: sources: "),
         ({}, "here: sources: Field required"),
         ({"sources": "logs/"}, "here: sources: Input should be a valid tuple, not 'logs/'"),

@@ -30,6 +30,9 @@ from ingest import config
 RUNS, DRIVER_KILLS = 20, 5
 EVENTS, ITEMS, LANES = 3_000_000, 100_000, 50
 CODE = "import json, sys, raysys; raysys.ingest(json.loads(sys.argv[1]), sys.argv[2])"
+PATIENCE = 20.0
+"""Times the undisturbed seconds after which an ingestion hangs."""
+_IDLE = "ray::IDLE"
 _HELPERS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -38,7 +41,8 @@ class Reference:
     """An ingestion that nobody disturbed."""
 
     node: dict[str, Any]  # its config
-    seconds: float  # of the whole process, the start of Ray included
+    began: float  # seconds after its start when the first task ran; before that Ray starts
+    seconds: float  # of the whole process
     fingerprint: str
     contents: dict[str, str]
 
@@ -79,12 +83,13 @@ def undisturbed(log: Path, dataset: Path, lanes: int, events: int) -> Reference:
     """Ingest a log into so many lanes and note what came out."""
     node = {**config(log), "root": str(dataset.parent), "events_per_shard": -(-events // lanes)}
     started = time.perf_counter()
-    with _ingesting(node, dataset) as (process, _):
+    with _ingesting(node, dataset) as (process, family):
+        began = _first_task(process, family) - started
         code = process.wait()
     seconds = time.perf_counter() - started
     if code:
         sys.exit(f"the undisturbed ingestion ended with code {code}")
-    return Reference(node, seconds, _fingerprint(dataset), contents(_versions(dataset)[-1]))
+    return Reference(node, began, seconds, _fingerprint(dataset), contents(_versions(dataset)[-1]))
 
 
 def kill_workers(reference: Reference, dataset: Path, kills: int, seed: int) -> dict[str, Any]:
@@ -94,16 +99,18 @@ def kill_workers(reference: Reference, dataset: Path, kills: int, seed: int) -> 
     was a kill and the dataset is the undisturbed one}.
     """
     draw = random.Random(seed)
-    moments = sorted(draw.uniform(0.2, 0.8) * reference.seconds for _ in range(kills))
+    length = reference.seconds - reference.began
+    moments = sorted(draw.uniform(0.0, 0.8) * length for _ in range(kills))
     started, killed = time.perf_counter(), []
     with _ingesting(reference.node, dataset) as (process, family):
+        begun = _first_task(process, family)  # ray.init waits for ever for a worker that is killed before it has spoken
         for moment in moments:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, started + moment - time.perf_counter()))
+                process.wait(max(0.0, begun + moment - time.perf_counter()))
             while process.poll() is None and (title := _kill_one_worker(family, draw)) is None:
                 time.sleep(0.02)
             killed += [title] if process.poll() is None and title else []
-        code = process.wait()
+        code = _end_of(process, reference)
     same = code == 0 and bool(killed) and _is_like(reference, dataset)
     shutil.rmtree(dataset, ignore_errors=True)
     return {"killed": killed, "seconds": round(time.perf_counter() - started, 1), "code": code, "same": same}
@@ -127,7 +134,7 @@ def kill_driver(reference: Reference, dataset: Path, seed: int, old: Reference |
         left = [version.name for version in _versions(dataset)]
         whole = _opens(dataset, old)
         with _ingesting(reference.node, dataset) as (again, _):
-            code = again.wait()
+            code = _end_of(again, reference)
     same = not survived and whole and code == 0 and _is_like(reference, dataset)
     shutil.rmtree(dataset, ignore_errors=True)
     return {"after": round(after, 1), "left": left, "orphans": orphans, "code": code, "same": same}
@@ -146,14 +153,34 @@ def _ingesting(node: dict[str, Any], dataset: Path) -> Iterator[tuple[subprocess
         process.wait()
 
 
-def _kill_one_worker(family: Family, draw: random.Random) -> str | None:
-    """Kill a worker, a busy one if there is one; return what it called itself."""
-    workers = []
+def _end_of(process: subprocess.Popen[bytes], reference: Reference) -> int | None:
+    """Return the exit code, None where it takes so long that it must hang."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(PATIENCE * reference.seconds)
+    return None
+
+
+def _first_task(process: subprocess.Popen[bytes], family: Family) -> float:
+    """Wait until a worker has something to do, or the process has ended; return the moment."""
+    while process.poll() is None and all(title == _IDLE for title, _ in _workers(family)):
+        time.sleep(0.1)
+    return time.perf_counter()
+
+
+def _workers(family: Family) -> list[tuple[str, psutil.Process]]:
+    """Return Ray's workers and what they call themselves."""
+    found = []
     for process in family.members():
         with contextlib.suppress(psutil.Error, IndexError):
-            workers.append((process.cmdline()[0], process))
-    workers = [(title, process) for title, process in workers if title.startswith("ray::") and title not in _HELPERS]
-    busy = [found for found in workers if found[0] != "ray::IDLE"]
+            title = process.cmdline()[0].strip()
+            found += [(title, process)] if title.startswith("ray::") and title not in _HELPERS else []
+    return found
+
+
+def _kill_one_worker(family: Family, draw: random.Random) -> str | None:
+    """Kill a worker, a busy one if there is one; return what it called itself."""
+    workers = _workers(family)
+    busy = [found for found in workers if found[0] != _IDLE]
     if not workers:
         return None
     title, process = draw.choice(busy or workers)
@@ -165,9 +192,10 @@ def _kill_one_worker(family: Family, draw: random.Random) -> str | None:
 
 
 def contents(version: Path) -> dict[str, str]:
-    """Return the sha256 of every file of a version by its path; the manifest's number of the version does not count."""
+    """Return the sha256 of every file of a version by its path; the version's own number does not count."""
     files = sorted(path for path in version.rglob("*") if path.is_file())
-    return {str(path.relative_to(version)): hashlib.sha256(_bytes(path)).hexdigest() for path in files}
+    names = [str(path.relative_to(version)).replace(version.name, "VERSION") for path in files]
+    return {name: hashlib.sha256(_bytes(path)).hexdigest() for name, path in zip(names, files, strict=True)}
 
 
 def _bytes(path: Path) -> bytes:

@@ -26,7 +26,10 @@ def show(
 
     from raysys.data.dataset import Dataset
     from raysys.data.profile import profile
+    from raysys.errors import UserError
 
+    if html is not None and html.is_dir():
+        raise UserError(f"--html {html}: is a directory; give the path of a file")
     facts = profile(Dataset.open(dataset))
     if html is not None:
         from raysys.data.files import write_bytes

@@ -91,14 +91,14 @@ def _head(facts: Profile) -> Iterator[RenderableType]:
 
 def _funnel(facts: Profile) -> Group:
     splits = [name for name in MARKS.values() if any(name in stage.by_split for stage in facts.funnel)]
-    header = ("event", "events", *splits, "users", "pairs of user and item", "of those before")
+    header = ("event", "history", "events", *splits, "users", "user-item pairs", "of the row above")
     rows = []
     for stage in facts.funnel:
-        name = stage.event if stage.event in facts.history else f"{stage.event} (no history)"
+        token = "yes" if stage.event in facts.history else "no"
         counts = [f"{number:,}" for number in (stage.events, *(stage.by_split.get(split, 0) for split in splits))]
         share = "" if stage.share_of_previous is None else percent(stage.share_of_previous)
-        rows.append((name, *counts, f"{stage.users:,}", f"{stage.pairs:,}", share))
-    return grid("events", header, rows)
+        rows.append((stage.event, token, *counts, f"{stage.users:,}", f"{stage.pairs:,}", share))
+    return grid("events", header, rows, (0, 1))
 
 
 def _times(facts: Profile) -> Iterator[RenderableType]:

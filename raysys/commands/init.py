@@ -67,7 +67,7 @@ def init(
     source, labels, has_time = _look(log, {"user_id": user, "item_id": item, "timestamp": time})
     name = project or re.sub(r"[^A-Za-z0-9._-]+", "-", log.resolve().name.split(".")[0]).strip("-.") or "project"
     split = (
-        "# The newest events of all users are held out: closest to live use. Dates instead of shares: valid_from, test_from\n"
+        "# The newest events of all users are held out: closest to live use. Or dates: valid_from, test_from\n"
         "split: {kind: time, valid_share: 0.1, test_share: 0.1}"
         if has_time
         else "# The log has no times: the order of its rows is the order of events.\nsplit: {kind: leave_one_out}"
@@ -103,7 +103,8 @@ def _look(log: Path, given: dict[str, str | None]) -> tuple[dict[str, str], dict
     if plain.endswith((".csv", ".tsv", ".txt", ".data")):
         return _text(first, given)
     raise UserError(
-        f"{first}: a log ends in .parquet, .csv, .tsv, .jsonl, .txt or .data (text also .gz); convert it, or write the YAML"
+        f"{first}: a log ends in .parquet, .csv, .tsv, .jsonl, .txt or .data (text also .gz); convert it, or write "
+        "the YAML"
     )
 
 

@@ -48,8 +48,8 @@ def check_extends(config: IngestConfig, manifest: Manifest, key_check: str | Non
     for name, value in now.items():
         if name not in _FREE and value != then.get(name):
             raise UserError(
-                f"--append: {name}: {value!r} now, {then.get(name)!r} in {manifest.version}; the earlier days were read "
-                "with that: put it back, or ingest everything anew without --append"
+                f"--append: {name}: {value!r} now, {then.get(name)!r} in {manifest.version}; the earlier days were "
+                "read with that: put it back, or ingest everything anew without --append"
             )
     if key_check != manifest.key_check:
         raise UserError("--append: pseudonymise: another key than the dataset's; the same user would get two names")
@@ -62,7 +62,10 @@ def read_files(version: Path) -> list[dict[str, Any]]:
 
 
 def read_lanes(version: Path) -> dict[str, Any]:
-    """Return `bounds` (hash buckets of the lanes), `split` and `summaries` of a dataset version's lanes."""
+    """Return what a dataset version knows of its lanes and needs on later days.
+
+    These are `bounds` (hash buckets of the lanes), `split`, `log_end_ms` (the newest event), `has_time`, `summaries`.
+    """
     found: dict[str, Any] = json.loads((version / LANES).read_text())
     return found
 

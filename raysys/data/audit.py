@@ -39,9 +39,9 @@ def audit_shard(
         LeakError: one of these does not hold.
     """
     rows = read_arrow(shard)
-    flat = {name: rows[name].combine_chunks() for name in ("items", "events", "times", "marks")}
+    flat = {name: rows[name].combine_chunks() for name in ("items", "times", "marks")}
     offsets = flat["items"].offsets.to_numpy()
-    items, events, times, marks = (flat[name].values.to_numpy() for name in ("items", "events", "times", "marks"))
+    items, times, marks = (flat[name].values.to_numpy() for name in ("items", "times", "marks"))
     inside = np.ones(max(len(items) - 1, 0), bool)
     inside[offsets[(offsets > 0) & (offsets < len(items))] - 1] = False  # pairs of neighbours of one user
     _demand(not (inside & (np.diff(marks) < 0)).any(), shard, "an event of an earlier period follows one of a later")

@@ -53,7 +53,7 @@ class IngestConfig(FrozenConfig):
     max_rejected: float = Field(0.05, ge=0, le=1)
     """Share of rows that may be rejected before the ingestion fails."""
     events_per_shard: int = Field(1_000_000, ge=1)
-    """Users are spread over as many shards as the log holds multiples of this many events; bounds the memory of a task."""
+    """Users are spread over as many shards as the log holds multiples of this; it bounds the memory of a task."""
 
     @field_validator("labels", mode="before")
     @classmethod

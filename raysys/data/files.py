@@ -21,10 +21,13 @@ def write_arrow(table: pa.Table, path: Path, compression: str | None = None) -> 
         compression: lz4 or zstd for what is read as a whole; without it the file can be memory-mapped.
     """
     options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
-    with _partial(path) as partial, pa.OSFile(str(partial), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-            for batch in table.combine_chunks().to_batches():
-                writer.write_batch(batch)
+    with (
+        _partial(path) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema, options=options) as writer,
+    ):
+        for batch in table.combine_chunks().to_batches():
+            writer.write_batch(batch)
 
 
 def write_bytes(content: bytes | pa.Buffer, path: Path) -> None:

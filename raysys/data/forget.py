@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,13 @@ def _forget(version: Path, user_id: str) -> Forgotten:
     file = f"{lane:05d}.arrow"
     shard, log = read_arrow(version / "shards" / file), read_arrow(version / "log" / file)
     own, stays = shard.filter(pc.equal(shard["user_id"], name)), log.filter(_others(log, name))
-    rejected = dict(_rejected_without(version, name))
+    rejected = {path: (stays, gone) for path, stays, gone in _rejected_without(version, name)}
+    rules = sum((gone for _, gone in rejected.values()), Counter[str]())
     count = Forgotten(
         version=version.name,
         events=int(pc.sum(pc.list_value_length(own["items"])).as_py() or 0),
         logged=log.num_rows - stays.num_rows,
-        rejected=sum(before - after.num_rows for before, after in rejected.values()),
+        rejected=rules.total(),
     )
     if not (count.events or count.logged or count.rejected):
         return count
@@ -104,12 +106,15 @@ def _forget(version: Path, user_id: str) -> Forgotten:
     for path in sorted(version.rglob("*")):
         if path.is_file():
             link_or_copy(path, fresh / path.relative_to(version))
+    # As text and back: a dictionary would still hold the user's id.
+    names = pc.dictionary_encode(pc.cast(stays["user_id"], pa.string()).combine_chunks())
+    stays = stays.set_column(stays.column_names.index("user_id"), "user_id", names)
     write_arrow(stays, fresh / "log" / file, compression="lz4")
-    for path, (_, rows) in rejected.items():
+    for path, (rows, _) in rejected.items():
         _write_parquet(rows, fresh / path.relative_to(version))
     if own.num_rows:
         _rewrite(opened, fresh, lane, name, own)
-    _conclude(opened, fresh, lane, own, count)
+    _conclude(opened, fresh, lane, own, count, rules)
     old = version.with_name(f".{version.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     version.rename(old)
@@ -140,10 +145,50 @@ def _rewrite(opened: Dataset, fresh: Path, lane: int, name: str, own: pa.Table) 
     Catalog(table.set_column(at, "popularity", pa.array(counts))).save(fresh / "catalog.arrow")
 
 
-def _conclude(opened: Dataset, fresh: Path, lane: int, own: pa.Table, count: Forgotten) -> None:
+def _conclude(
+    opened: Dataset, fresh: Path, lane: int, own: pa.Table, count: Forgotten, rules: Mapping[str, int]
+) -> None:
     """Write the lanes' summaries and the manifest."""
     manifest, lanes = opened.manifest, read_lanes(opened.path)
-    summary = lanes["summaries"][lane]
+    summaries = lanes["summaries"]
+    _lower(summaries[lane], manifest, own, count)
+    shard = fresh / "shards" / f"{lane:05d}.arrow"
+    left = read_arrow(shard)["times"].combine_chunks().flatten().to_numpy()
+    left = left[left != 0]
+    summaries[lane]["times"] = (int(left.min()), int(left.max())) if len(left) else (None, None)
+    summaries[lane]["digest"] = digest_of(shard)
+    write_bytes(json.dumps(lanes).encode(), fresh / LANES)
+    learned = ["vocabulary.arrow", "catalog.arrow", *(f"categories/{name}.arrow" for name in manifest.categories)]
+    learned += [USERS] if (fresh / USERS).exists() else []
+    names = [manifest.event_names, manifest.history, manifest.labels, manifest.numbers, tuple(manifest.categories)]
+    digest = manifest_digest([fresh / name for name in learned], summaries, [*names, digest_of(fresh / "rows.arrow")])
+    totals = {label: np.sum([s["labels"][label] for s in summaries], axis=0) for label in manifest.labels}
+    cleaned = Counter(manifest.cleaned_rows)
+    for each in summaries:
+        cleaned.update(each["cleaned"])
+    times = [time for each in summaries for time in each["times"] if time is not None]
+    rejected = Counter(manifest.rejected) - Counter(rules)
+    changes: dict[str, Any] = {
+        "fingerprint": digest,
+        "num_users": manifest.num_users - own.num_rows,
+        "num_events": manifest.num_events - count.events,
+        "kept": manifest.kept - count.events,
+        "rejected": {rule: rejected[rule] for rule in sorted(rejected)},
+        "cleaned": {reason: cleaned[reason] for reason in sorted(cleaned)},
+        "rows": manifest.rows - count.logged - count.rejected,
+        "time_range": (min(times), max(times)) if times else None,
+        "events_by_split": {mark: sum(s["marks"][mark] for s in summaries) for mark in manifest.events_by_split},
+        "events_by_name": {
+            name: np.sum([s["names"][name] for s in summaries], axis=0).tolist() for name in manifest.event_names
+        },
+        "label_means": {label: float(total / max(known, 1)) for label, (total, known) in totals.items()},
+        "forgotten": manifest.forgotten + 1,
+    }
+    write_bytes(manifest.model_copy(update=changes).model_dump_json(indent=1).encode(), fresh / MANIFEST)
+
+
+def _lower(summary: dict[str, Any], manifest: Manifest, own: pa.Table, count: Forgotten) -> None:
+    """Take a user's row of the shard (or none) off the summary of its lane."""
     marks = own["marks"].combine_chunks().flatten().to_numpy()
     events = own["events"].combine_chunks().flatten().to_numpy()
     named = (Split.TRAIN, Split.VALID, Split.TEST)
@@ -160,33 +205,7 @@ def _conclude(opened: Dataset, fresh: Path, lane: int, own: pa.Table, count: For
         values = own[LABEL_PREFIX + label].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         values = values[(marks == Split.TRAIN) & np.isfinite(values)]
         summary["labels"][label] = (total - float(values.sum()), known - len(values))
-    summary["digest"] = digest_of(fresh / "shards" / f"{lane:05d}.arrow")
     summary["cleaned"] = _take_off(summary["cleaned"], count.logged - count.events)
-    write_bytes(json.dumps(lanes).encode(), fresh / LANES)
-    summaries = lanes["summaries"]
-    learned = ["vocabulary.arrow", "catalog.arrow", *(f"categories/{name}.arrow" for name in manifest.categories)]
-    learned += [USERS] if (fresh / USERS).exists() else []
-    names = [manifest.event_names, manifest.history, manifest.labels, manifest.numbers, tuple(manifest.categories)]
-    digest = manifest_digest([fresh / name for name in learned], summaries, [*names, digest_of(fresh / "rows.arrow")])
-    changes: dict[str, Any] = {
-        "fingerprint": digest,
-        "num_users": manifest.num_users - own.num_rows,
-        "num_events": manifest.num_events - count.events,
-        "kept": manifest.kept - count.events,
-        "cleaned": _take_off(manifest.cleaned, count.logged - count.events),
-        "rows": manifest.rows - count.logged,
-        "events_by_split": {mark: sum(s["marks"][mark] for s in summaries) for mark in manifest.events_by_split},
-        "events_by_name": {
-            name: np.sum([s["names"][name] for s in summaries], axis=0).tolist() for name in manifest.event_names
-        },
-        "label_means": {
-            label: float(total / max(known, 1))
-            for label in manifest.labels
-            for total, known in [np.sum([s["labels"][label] for s in summaries], axis=0)]
-        },
-        "forgotten": manifest.forgotten + 1,
-    }
-    write_bytes(manifest.model_copy(update=changes).model_dump_json(indent=1).encode(), fresh / MANIFEST)
 
 
 def _take_off(cleaned: dict[str, int], number: int) -> dict[str, int]:
@@ -203,24 +222,27 @@ def _others(table: pa.Table, name: str) -> pa.ChunkedArray:
     return pc.not_equal(pc.cast(table["user_id"], pa.string()), name)
 
 
-def _rejected_without(version: Path, name: str) -> Iterator[tuple[Path, tuple[int, pa.Table]]]:
-    """Yield the files of rejected rows that name the user: their number of rows, and the rows that stay."""
+def _rejected_without(version: Path, name: str) -> Iterator[tuple[Path, pa.Table, Counter[str]]]:
+    """Yield the files of rejected rows that name the user: the rows that stay, and the rules that the others broke."""
     for path in sorted((version / "rejected").glob("*.parquet")):
         rows = pq.read_table(path)
-        stays = [not _names(record, name) for record in rows["record"].to_pylist()]
-        if not all(stays):
-            yield path, (rows.num_rows, rows.filter(pa.array(stays)))
+        own = pa.array([_names(record, name) for record in rows["record"].to_pylist()], pa.bool_())
+        if own.true_count:
+            yield path, rows.filter(pc.invert(own)), Counter(rows["rule"].filter(own).to_pylist())
 
 
 def _names(record: str | None, name: str) -> bool:
     """Tell whether a rejected row is the user's: its user_id is, or it is a raw line that has the id as a field."""
+    record = record or ""
     try:
-        values = json.loads(record or "null")
+        values = json.loads(record)
     except json.JSONDecodeError:
         values = None
     if isinstance(values, dict) and "user_id" in values:
-        return str(values["user_id"]).strip() == name
-    return name in re.split(r"[^\w.@-]+", record or "")
+        given = values["user_id"] if isinstance(values["user_id"], list) else [values["user_id"]]
+        return name in [str(int(one) if isinstance(one, float) and one.is_integer() else one).strip() for one in given]
+    written = (name, json.dumps(name)[1:-1])  # as a line of JSON may escape it
+    return any(re.search(rf"(?<![\w.@-]){re.escape(form)}(?![\w.@-])", record) for form in written)
 
 
 def _without_row(source: Path, target: Path, row: int) -> None:

@@ -1,4 +1,4 @@
-"""A stable hash of ids, the same in every process, version and machine: it chooses lanes, samples and held-out parts."""
+"""A stable hash of ids, the same in every process, version and machine: it chooses lanes, samples, held-out parts."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""The order of the passes: route, gather, learn, encode; the manifest comes last. Whoever calls decides where tasks run.
+"""The order of the passes: route, gather, learn, encode; the manifest comes last. Callers decide where tasks run.
 
 Two passes over the events: one routes the rows of the sources to hash buckets of users, one gathers, cleans and marks
 the users of each lane. Between them and the shards only tables of distinct items travel.

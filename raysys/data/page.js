@@ -58,7 +58,7 @@ const draw = {
       type: "bar", x: data.labels, y: data.users, customdata: data.ranges, marker: { color: colour("--s1") },
       hovertemplate: "%{customdata} events: %{y:,} users<extra></extra>",
     };
-    return [[trace], layout(axis("history events", { type: "category", showgrid: false, tickangle: 0 }), axis("users", { tickformat: "~s" }), { bargap: 0.12 })];
+    return [[trace], layout(axis("history events", { type: "category", showgrid: false, autotickangles: [0, 60, 90] }), axis("users", { tickformat: "~s" }), { bargap: 0.12 })];
   },
   popularity(data) {
     const trace = {

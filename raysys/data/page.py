@@ -18,6 +18,7 @@ _COLOURS = 8
 _LOG_RATIO = 20  # kinds of events that differ more than this are told apart on a logarithmic axis alone
 _WEEK = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _LONGEST_RECORD = 2_000
+_TALL = 5  # bars that one column of a card may hold
 _MOST_FILES = 50
 
 
@@ -130,7 +131,8 @@ def _sections(facts: Profile) -> Iterable[str]:
         yield _section("Events over time", "", empty, wide=True)
     else:
         unit = "day" if times.days_per_bin == 1 else f"{times.days_per_bin} days"
-        yield _plot("days", f"Events per {unit}", "By kind of event, UTC; dashed where the split begins.", wide=True)
+        note = "By kind of event, UTC" + ("; dashed where the parts of the split begin." if times.boundaries else ".")
+        yield _plot("days", f"Events per {unit}", note, wide=True)
     yield _plot("lengths", "History lengths", "History events per user in training; two bars per doubling.")
     top = facts.popularity.share_of_top
     shares = ", ".join(f"the top {name.replace('%', ' %')} take {percent(share)}" for name, share in top.items())
@@ -139,14 +141,14 @@ def _sections(facts: Profile) -> Iterable[str]:
     if times is not None:
         yield _plot("hours", "Activity by hour of the week", "Events of all kinds, UTC.")
     yield _labels(facts)
-    yield _section("Events by split", "", _splits(facts), wide=len(facts.funnel) > 1 and not facts.categories)
+    yield _section("Events by split", "", _splits(facts))
     if facts.categories:
         rows = [(n, f"{c.values:,}", percent(c.known_share), ", ".join(c.top)) for n, c in facts.categories.items()]
         header = ("category", "values", "known", "most frequent")
         yield _section("Categories of the context", "", _table(header, rows, numeric=(1, 2)))
     for title, found in (("Item features", facts.item_features), ("User features", facts.user_features)):
         if found:
-            yield _section(title, "How many have a known value.", _bars(_coverage(found)))
+            yield _section(title, "How many have a known value.", _bars(_coverage(found)), wide=len(found) > _TALL)
     yield _section("Rejected rows, for example", "", _rejected(facts), wide=True)
     yield _section("Files read", "", _files(facts), wide=True)
     if len(facts.versions) > 1:
@@ -209,7 +211,7 @@ def _labels(facts: Profile) -> str:
     note = "The bar ends where the mean (of labels: in training) lies between the lowest and the highest value."
     if not bars:
         return _section("Labels and numbers", "", '<p class="empty">The events carry no labels and no numbers.</p>')
-    return _section("Labels and numbers", note, _bars(bars))
+    return _section("Labels and numbers", note, _bars(bars), wide=len(bars) > _TALL)
 
 
 def _within(mean: float, one: Numbers) -> float:
@@ -272,10 +274,11 @@ def _table(
     header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = (), code: int | None = None
 ) -> str:
     """Return a table that scrolls in itself where it is too wide; all cells are escaped here."""
-    kinds = dict.fromkeys(numeric, ' class="n"') | ({} if code is None else {code: ' class="record"'})
+    kinds = dict.fromkeys(numeric, ' class="n"')
+    records = "" if code is None else ' class="records"'
     head = "".join(f"<th{kinds.get(at, '')}>{_text(name)}</th>" for at, name in enumerate(header))
     body = ""
     for row in rows:
         cells = (f"<code>{_text(cell)}</code>" if at == code else _text(cell) for at, cell in enumerate(row))
         body += "<tr>" + "".join(f"<td{kinds.get(at, '')}>{cell}</td>" for at, cell in enumerate(cells)) + "</tr>"
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll"><table{records}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

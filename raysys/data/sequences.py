@@ -1,5 +1,6 @@
 """Events of users, gathered into one row per user in time order. Pure: Ray Data only decides where it runs."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,8 +67,7 @@ def log_of(lane: LaneEvents) -> pa.Table:
         "timestamp": pa.array(lane.times),
         **further,
     }
-    names = "\n".join(lane.event_names)
-    return pa.table(columns).replace_schema_metadata({"event_names": names})
+    return with_event_names(pa.table(columns), lane.event_names)
 
 
 def from_log(table: pa.Table, columns: Mapping[str, pa.DataType]) -> LogTable:
@@ -77,13 +77,22 @@ def from_log(table: pa.Table, columns: Mapping[str, pa.DataType]) -> LogTable:
         table: what `log_of` returned.
         columns: further columns that the newer parts have; those the log lacks are null.
     """
-    names = tuple(table.schema.metadata[b"event_names"].decode().split("\n"))
     arrays = {name: pc.cast(table[name], pa.string()) for name in ("user_id", "item_id")}
     arrays |= {"event": table["event"], "timestamp": table["timestamp"]}
     arrays["position"] = pa.chunked_array([pa.array(np.full(table.num_rows, -1, np.int64))])
     for name, kind in columns.items():
         arrays[name] = table[name] if name in table.column_names else pa.nulls(table.num_rows, kind)
-    return LogTable(pa.table(arrays), names)
+    return LogTable(pa.table(arrays), event_names_of(table))
+
+
+def with_event_names(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return a table with the names that its `event` codes stand for written beside its schema."""
+    return table.replace_schema_metadata({"event_names": json.dumps(names)})
+
+
+def event_names_of(table: pa.Table) -> tuple[str, ...]:
+    """Return the names that `with_event_names` wrote."""
+    return tuple(json.loads(table.schema.metadata[b"event_names"]))
 
 
 def train_items(lane: LaneEvents, marks: np.ndarray) -> pa.Table:

@@ -75,7 +75,7 @@ def survey_of(plan: Plan) -> Survey:
     for one in found:
         hours.update({int(hour): count for hour, count in one["hours"].items()})
     config: Any = plan.config.split
-    has_time = not any(one["without_time"] for one in found) and (base is None or base.time_range is not None)
+    has_time = not any(one["without_time"] for one in found) and (earlier is None or earlier["has_time"])
     splitting = SPLITS[config.kind](config)
     if splitting.needs_time and not has_time:
         raise UserError(
@@ -86,7 +86,7 @@ def survey_of(plan: Plan) -> Survey:
     names = _event_names(
         plan, {*(name for one in found for name in one["events"]), *(base.event_names if base else ())}
     )
-    newest = [one["newest"] for one in found] + ([base.time_range[1]] if base and base.time_range else [])
+    newest = [one["newest"] for one in found] + ([earlier["log_end_ms"]] if earlier else [])
     return Survey(
         event_names=names,
         bounds=tuple(earlier["bounds"]) if earlier else lane_bounds(_bucket_counts(plan), plan.config.events_per_shard),
@@ -98,16 +98,22 @@ def survey_of(plan: Plan) -> Survey:
 
 
 def _resolved(splitting: Any, hours: Counter[int], earlier: dict[str, Any] | None) -> Any:
-    """Return the split with its dates; later days keep the dates that shares of the first ones gave."""
+    """Return the split with its dates; later days keep the dates that shares of the first ones gave.
+
+    Raises:
+        UserError: shares are asked for that only all days together could give.
+    """
     config = splitting.config
-    if earlier is not None and config.kind == earlier["split"]["kind"]:
-        asked = config.model_dump(mode="json")
-        dates = {"valid_from", "test_from"}
-        given = {name: value for name, value in asked.items() if name not in dates}
-        then = {name: value for name, value in earlier["split"].items() if name not in dates}
-        if "valid_from" in asked and asked["valid_from"] is None and given == then:
-            return type(config).model_validate(earlier["split"])
-    return splitting.resolve(hours)
+    asked = config.model_dump(mode="json")
+    if earlier is None or asked.get("valid_from", "given") is not None:
+        return splitting.resolve(hours)
+    dates = ("valid_from", "test_from")
+    if asked != earlier["split"] | dict.fromkeys(dates):
+        raise UserError(
+            "--append: split: shares are of all days together, and the dataset has another split; give valid_from and "
+            "test_from, or ingest everything anew without --append"
+        )
+    return type(config).model_validate(earlier["split"])
 
 
 def _bucket_counts(plan: Plan) -> np.ndarray:
@@ -157,7 +163,8 @@ def conclude(plan: Plan, survey: Survey, report: ValidationReport, inventory: In
     popularity = catalog.table["popularity"].to_numpy()
     audit_catalog(popularity, sum(summary["train_tokens"] for summary in summaries), plan.version)
     split = survey.split.model_dump(mode="json")
-    lanes = {"bounds": survey.bounds, "split": split, "summaries": summaries}
+    whole = {"bounds": survey.bounds, "split": split, "log_end_ms": survey.log_end_ms, "has_time": survey.has_time}
+    lanes = {**whole, "summaries": summaries}
     write_bytes(json.dumps(lanes).encode(), plan.version / LANES)
     _write_files(plan, inventory)
     return _manifest(plan, survey, summaries, rejected, (cleaned, once), rows, rows_digest)

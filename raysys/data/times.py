@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from raysys.data.values import is_text, parse_numbers, readable_text
+from raysys.data.values import cast_or_none, is_text, parse_numbers, readable_text
 from raysys.errors import UserError
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso"]
@@ -22,6 +22,8 @@ _RANGES: Final = {"s": (1e8, 1e10), "ms": (1e11, 1e13), "us": (1e14, 1e16), "ns"
 _MULTIPLY: Final = {"s": 1000, "ms": 1, "us": 1, "ns": 1}
 _DIVIDE: Final = {"s": 1, "ms": 1, "us": 1000, "ns": 1_000_000}
 _FARTHEST: Final = 10**15  # ms, some 30,000 years from 1970: what lies beyond is no time
+_LARGEST: Final = 2**63 - 1
+_NUDGE: Final = 5e-4  # ms; a double of 1700000000.123 s is a little less than that
 _SAMPLE: Final = 10_000
 _GARBAGE: Final = 0.01  # share of a sample that may contradict its unit
 _SLICE: Final = 1 << 16
@@ -132,17 +134,18 @@ def to_milliseconds(column: pa.ChunkedArray, unit: str | None, known: bool = Tru
     if unit == "iso" and not pa.types.is_null(kind):
         return _read_iso(readable_text(column) if is_text(kind) else pc.cast(column, pa.string()))
     if is_text(kind):
-        column = parse_numbers(readable_text(column))
+        text = readable_text(column)
+        integers = cast_or_none(text, pa.int64())
+        column = parse_numbers(text) if integers is None else integers
     elif pa.types.is_decimal(kind) or kind == pa.uint64() or kind == pa.float16():
         column = pc.cast(column, pa.float64(), safe=False)
     if unit not in _RANGES or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return pa.chunked_array([pa.nulls(len(column), pa.int64())])
     low, high = (0, _FARTHEST * _DIVIDE[unit]) if known else _RANGES[unit]
     if pa.types.is_integer(column.type):
-        return _rescaled(_between(pc.cast(column, pa.int64()), int(low), int(high)), unit)
+        return _rescaled(_between(pc.cast(column, pa.int64()), int(low), min(int(high), _LARGEST)), unit)
     numbers = _between(pc.cast(column, pa.float64()), float(low), float(high))
-    thousandth = 1e-3  # a double of 1700000000.123 is a little less than that
-    scaled = pc.floor(pc.add(pc.multiply(numbers, _MULTIPLY[unit] / _DIVIDE[unit]), thousandth))
+    scaled = pc.floor(pc.add(pc.multiply(numbers, _MULTIPLY[unit] / _DIVIDE[unit]), _NUDGE))
     return pc.cast(_between(scaled, 0.0, float(_FARTHEST)), pa.int64())
 
 

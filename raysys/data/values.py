@@ -70,7 +70,7 @@ def to_floats(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray | No
     kind = column.type
     if is_text(kind):
         text = readable_text(column)
-        numbers = _cast_or_none(text, pa.float64())
+        numbers = cast_or_none(text, pa.float64())
         if numbers is None:
             numbers = parse_numbers(text)
             special = pc.match_substring_regex(pc.utf8_trim_whitespace(text), _NOT_FINITE)
@@ -90,7 +90,7 @@ def to_floats(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray | No
 
 def parse_numbers(text: pa.ChunkedArray) -> pa.ChunkedArray:
     """Cast text to f64, null where it is no number, and where it is not finite by name (nan, inf)."""
-    numbers = _cast_or_none(text, pa.float64())
+    numbers = cast_or_none(text, pa.float64())
     if numbers is not None:  # Arrow's cast raises for a whole column
         special = pc.invert(pc.is_finite(numbers))
         return pc.if_else(special, None, numbers) if pc.any(special).as_py() else numbers
@@ -106,7 +106,7 @@ def readable_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _decoded(column: pa.ChunkedArray, errors: str) -> pa.ChunkedArray:
-    text = _cast_or_none(column, pa.string())
+    text = cast_or_none(column, pa.string())
     if text is not None:
         return text
     return pa.chunked_array([pa.array([_decode(value, errors) for value in column.to_pylist()], pa.string())])
@@ -119,7 +119,8 @@ def _decode(value: bytes | None, errors: str) -> str | None:
         return None
 
 
-def _cast_or_none(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+def cast_or_none(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    """Cast a column, or return None where one of its values refuses."""
     try:
         return pc.cast(column, kind)
     except pa.ArrowInvalid:

@@ -9,7 +9,9 @@ def printable(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, with more digits where it is small."""
+    """Return a share in percent, with more digits where it is small; only all of something is 100 %."""
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
     return f"{100 * share:.3g} %" if share < 0.1 or share == 1 else f"{100 * share:.1f} %"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raysys.data.batches import ShardReader, UserRows, history_rows, make_batch, make_queries
 from raysys.data.dataset import Dataset, Manifest
 from raysys.data.files import write_arrow
-from raysys.data.schema import PAD, UNKNOWN, Split, sequences_schema
+from raysys.data.schema import PAD, UNKNOWN, Fields, Split, sequences_schema
 
 IS_HISTORY = np.array([True, False, True])  # by event
 SPLITS = (Split.TRAIN, Split.VALID, Split.TEST)
@@ -266,7 +266,7 @@ def shards(tmp_path):
             "label.rating": [[None if np.isnan(e.rating) else e.rating for e in line] for line in part],
         }
         names.append(f"{shard:05d}.arrow")
-        write_arrow(pa.table(rows, schema=sequences_schema(("rating",))), tmp_path / "shards" / names[-1])
+        write_arrow(pa.table(rows, schema=sequences_schema(Fields(labels=("rating",)))), tmp_path / "shards" / names[-1])
     manifest = Manifest.model_construct(
         event_names=("buy", "view", "click"), history=("buy", "click"), labels=("rating",), shards=tuple(names)
     )

@@ -8,7 +8,7 @@ import pytest
 
 from raysys.contracts.conftest import contract_dataset, contract_reader  # noqa: F401
 from raysys.data.dataset import MANIFEST, Dataset, Manifest, commit, new_version, versions
-from raysys.data.files import read_arrow, write_arrow, write_bytes
+from raysys.data.files import ArrowParts, digest_of, link_or_copy, read_arrow, write_arrow, write_bytes
 from raysys.data.schema import Split
 from raysys.errors import UserError
 
@@ -95,17 +95,18 @@ def test_another_schema_version_is_told(tmp_path):
     node = json.loads(manifest(schema_version=99).model_dump_json())
     (tmp_path / MANIFEST).write_text(json.dumps(node))
     with pytest.raises(
-        UserError, match=r"written with dataset schema 99, this raysys reads 1; run `raysys ingest` again"
+        UserError, match=r"written with dataset schema 99, this raysys reads 2; run `raysys ingest` again"
     ):
         Dataset.open(tmp_path)
 
 
 def test_files_are_whole_or_absent(tmp_path):
     table = pa.table({"a": pa.chunked_array([[1, 2], [3]])})
-    digest = write_arrow(table, tmp_path / "deep" / "x.arrow")
+    write_arrow(table, tmp_path / "deep" / "x.arrow")
     assert read_arrow(tmp_path / "deep" / "x.arrow").equals(table)
     assert read_arrow(tmp_path / "deep" / "x.arrow")["a"].num_chunks == 1, "one batch, so that offsets are global"
-    assert digest == write_arrow(table.combine_chunks(), tmp_path / "deep" / "y.arrow")
+    write_arrow(table.combine_chunks(), tmp_path / "deep" / "y.arrow")
+    assert digest_of(tmp_path / "deep" / "x.arrow") == digest_of(tmp_path / "deep" / "y.arrow")
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["x.arrow", "y.arrow"]
     write_bytes(b"new", tmp_path / "deep" / "y.arrow")
     assert (tmp_path / "deep" / "y.arrow").read_bytes() == b"new"
@@ -113,6 +114,36 @@ def test_files_are_whole_or_absent(tmp_path):
         read_arrow(tmp_path / "deep" / "y.arrow")
     with pytest.raises(UserError, match=r"run `raysys ingest` again"):
         read_arrow(tmp_path / "nothing.arrow")
+
+
+def test_a_file_written_in_parts_is_absent_until_it_is_closed(tmp_path):
+    table = pa.table({"a": pa.chunked_array([[1, 2], [3]])})
+    parts = ArrowParts(tmp_path / "x.arrow", table.schema)
+    for part in (table, table.slice(0, 0), table.slice(2)):
+        parts.add(part)
+    assert [path.name for path in tmp_path.glob("[!.]*")] == []
+    assert parts.close() == digest_of(tmp_path / "x.arrow")
+    assert read_arrow(tmp_path / "x.arrow")["a"].to_pylist() == [1, 2, 3, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.arrow"]
+
+
+def test_a_second_name_outlives_the_first(tmp_path):
+    write_bytes(b"one", tmp_path / "a")
+    link_or_copy(tmp_path / "a", tmp_path / "deep" / "b")
+    assert (tmp_path / "deep" / "b").stat().st_ino == (tmp_path / "a").stat().st_ino
+    write_bytes(b"two", tmp_path / "a")
+    assert (tmp_path / "deep" / "b").read_bytes() == b"one", "what is written anew leaves the other name alone"
+
+
+def test_what_cannot_be_linked_is_copied(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    write_bytes(b"one", tmp_path / "a")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"one"
+    assert (tmp_path / "b").stat().st_ino != (tmp_path / "a").stat().st_ino
 
 
 def test_an_empty_table_is_written_and_read(tmp_path):

@@ -100,7 +100,7 @@ def test_a_path_without_files_is_refused(tmp_path, path, text):
 
 
 def test_a_driver_that_is_missing_is_told_in_one_line():
-    with pytest.raises(UserError, match="path: gcs://bucket/x: .*gcsfs") as error:
+    with pytest.raises(UserError, match=r"path: gcs://bucket/x: .*gcsfs") as error:
         list_files("gcs://bucket/x")
     assert "\n" not in str(error.value)
 

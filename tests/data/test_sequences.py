@@ -7,18 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysys.data.schema import Split, events_schema, sequences_schema
-from raysys.data.sequences import count_marks, encode_users, gather_users, lane_of, train_items
-from raysys.data.splitting import GlobalTime, LeaveOneOut
+from raysys.data.schema import Fields, Split, events_schema, sequences_schema
+from raysys.data.sequences import (
+    LogTable,
+    count_marks,
+    draft_rows,
+    encode_rows,
+    from_log,
+    gather_lane,
+    log_of,
+    train_categories,
+    train_items,
+)
+from raysys.data.splitting import LeaveOneOut
 from raysys.data.vocabulary import Vocabulary
-from raysys.errors import UserError
 
 LOO = LeaveOneOut(LeaveOneOut.Config())
 EVENT_NAMES = ("buy", "click", "view")
-
-
-def events_table(frame: pd.DataFrame) -> pa.Table:
-    return pa.Table.from_pandas(frame, schema=events_schema(("rating",)), preserve_index=False)
+FIELDS = Fields(labels=("rating",), numbers=("hour",), categories=("device",), request_id=True)
 
 
 def log(seed: int = 0, num_events: int = 300, num_users: int = 25) -> pd.DataFrame:
@@ -29,10 +35,26 @@ def log(seed: int = 0, num_events: int = 300, num_users: int = 25) -> pd.DataFra
             "item_id": [f"i{i}" for i in generator.integers(40, size=num_events)],
             "event": generator.choice(EVENT_NAMES, num_events),
             "timestamp": generator.integers(0, 50, num_events) * 1000,  # many ties
-            "position": generator.permutation(num_events),
+            "position": np.arange(num_events),
             "label.rating": np.where(generator.random(num_events) < 0.3, np.nan, generator.integers(1, 6, num_events)),
+            "number.hour": generator.integers(24, size=num_events),
+            "category.device": generator.choice(["phone", "desk", None], num_events),
+            "request_id": [f"r{i}" for i in range(num_events)],
         }
     )
+
+
+def part(frame: pd.DataFrame, names: tuple[str, ...] | None = None) -> LogTable:
+    """Rows of the log as a task of the first pass leaves them: with codes for the names that this part has."""
+    names = tuple(frame["event"].unique()) if names is None else names
+    schema = pa.schema([field.with_nullable(True) for field in events_schema(FIELDS)])
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    codes = pa.array([names.index(name) for name in frame["event"]], pa.int8())
+    return LogTable(table.set_column(table.column_names.index("event"), "event", codes), names)
+
+
+def gather(frame: pd.DataFrame, history=()):
+    return gather_lane([part(frame)], EVENT_NAMES, history)
 
 
 def by_user(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -47,36 +69,48 @@ def loo_marks(is_history: list[bool]) -> list[int]:
     return [2 - min(2, int(later)) for later in [*left[1:], 0]]  # by the number of history events after this one
 
 
+def none_for_nan(values) -> list:
+    return [None if value is None or value != value else value for value in values]
+
+
 @pytest.mark.parametrize("history", [(), ("buy",), ("click", "buy")])
-def test_users_are_gathered_in_order_of_time_and_position(history):
+def test_users_are_gathered_in_order_of_time_and_source(history):
     frame = log()
-    users = gather_users(events_table(frame), history, LOO)
+    lane = gather(frame, history)
     expected = by_user(frame)
-    assert users.users.to_pylist() == sorted(expected)
-    for at, user in enumerate(users.users.to_pylist()):
-        span = slice(users.offsets[at], users.offsets[at + 1])
-        own = expected[user]
-        table = users.table.slice(span.start, span.stop - span.start)
-        assert table["item_id"].to_pylist() == own["item_id"].tolist()
-        assert table["position"].to_pylist() == own["position"].tolist()
+    assert lane.users.to_pylist() == sorted(expected)
+    assert lane.item_ids.to_pylist() == sorted(frame["item_id"].unique())
+    items = np.array(lane.item_ids.to_pylist())
+    for at, user in enumerate(lane.users.to_pylist()):
+        span, own = slice(lane.offsets[at], lane.offsets[at + 1]), expected[user]
+        assert items[lane.items[span]].tolist() == own["item_id"].tolist()
+        assert [EVENT_NAMES[code] for code in lane.events[span]] == own["event"].tolist()
+        assert lane.times[span].tolist() == own["timestamp"].tolist()
+        for name in ("position", "request_id", "label.rating", "number.hour", "category.device"):
+            assert lane.columns[name].to_pylist()[span] == none_for_nan(own[name])
         flags = own["event"].isin(history or EVENT_NAMES).tolist()
-        assert users.is_history[span].tolist() == flags
-        assert users.marks[span].tolist() == loo_marks(flags)
+        assert lane.is_history[span].tolist() == flags
+        assert LOO.mark(lane)[span].tolist() == loo_marks(flags)
 
 
-def test_order_of_rows_does_not_matter():
-    frame = log()
-    first = gather_users(events_table(frame), (), LOO)
-    other = gather_users(events_table(frame.sample(frac=1, random_state=1)), (), LOO)
-    assert first.table.equals(other.table)
-    assert first.users.equals(other.users)
-    assert (first.marks == other.marks).all()
+def test_parts_with_names_of_their_own_make_one_lane():
+    frame = log(6)
+    cuts = [frame.iloc[:100], frame.iloc[100:101], frame.iloc[101:]]
+    whole = gather(frame)
+    lane = gather_lane([part(cut) for cut in cuts], EVENT_NAMES, ())
+    assert [part(cut).event_names for cut in cuts] != [EVENT_NAMES] * 3
+    assert (lane.events == whole.events).all()
+    assert lane.columns["position"].equals(whole.columns["position"])
+    late = gather_lane([part(cut) for cut in reversed(cuts)], EVENT_NAMES, ())
+    order = pd.concat(reversed(cuts)).assign(position=range(len(frame)))
+    positions = [p for own in by_user(order).values() for p in own["request_id"]]
+    assert late.columns["request_id"].to_pylist() == positions, "where times tie, the earlier part comes first"
 
 
 def test_train_items_are_what_pandas_counts():
     frame = log(1)
     frame.loc[frame["item_id"] == "i7", "event"] = "view"
-    users = gather_users(events_table(frame), ("buy", "click"), LOO)
+    lane = gather(frame, ("buy", "click"))
     marked = pd.concat(
         own.assign(mark=loo_marks(own["event"].isin(("buy", "click")).tolist())) for own in by_user(frame).values()
     )
@@ -84,18 +118,26 @@ def test_train_items_are_what_pandas_counts():
     expected = train.groupby("item_id").agg(
         first_time=("timestamp", "min"), count=("event", lambda names: names.isin(("buy", "click")).sum())
     )
-    found = train_items(users).to_pandas().set_index("item_id").sort_index()
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    table = train_items(lane, LOO.mark(lane))
+    found = table.to_pandas().set_index("item_id")
+    assert table["item_id"].to_pylist() == sorted(expected.index)
+    pd.testing.assert_frame_equal(found, expected.sort_index(), check_dtype=False)
     assert found.loc["i7", "count"] == 0, "an item that was only viewed is known and not popular"
+    devices = train_categories(lane, LOO.mark(lane), "device").to_pandas().set_index("item_id").sort_index()
+    known = train.groupby("category.device").agg(first_time=("timestamp", "min"), count=("timestamp", "size"))
+    pd.testing.assert_frame_equal(devices, known.rename_axis("item_id"), check_dtype=False)
 
 
 def test_shards_hold_every_event_as_lists():
     frame = log(2)
-    users = gather_users(events_table(frame), ("buy",), LOO)
+    lane = gather(frame, ("buy",))
+    schema = sequences_schema(FIELDS)
     vocabulary = Vocabulary(pa.array([f"i{i}" for i in range(30)]))  # items 30..39 were never in training
-    items = vocabulary.encode(users.table["item_id"])
-    shard = encode_users(users, items, EVENT_NAMES, sequences_schema(("rating",)))
-    assert shard.schema == sequences_schema(("rating",))
+    draft = draft_rows(lane, LOO.mark(lane), FIELDS)
+    assert draft.num_rows == len(lane.users)
+    shard = encode_rows(draft, vocabulary.encode(lane.item_ids).to_numpy(), {"device": pa.array(["desk"])}, schema)
+    assert shard.schema == schema
+    assert "request_id" not in shard.column_names
     expected = by_user(frame)
     for row in shard.to_pylist():
         own = expected[row["user_id"]]
@@ -104,13 +146,15 @@ def test_shards_hold_every_event_as_lists():
         assert row["events"] == [EVENT_NAMES.index(name) for name in own["event"]]
         assert row["times"] == own["timestamp"].tolist()
         assert row["marks"] == loo_marks((own["event"] == "buy").tolist())
-        assert row["label.rating"] == [None if np.isnan(value) else value for value in own["label.rating"]]
+        assert row["label.rating"] == none_for_nan(own["label.rating"])
+        assert row["number.hour"] == own["number.hour"].tolist()
+        assert row["category.device"] == [2 if device == "desk" else 1 for device in own["category.device"]]
 
 
 def test_marks_are_counted_per_user():
     frame = log(3)
-    users = gather_users(events_table(frame), ("buy", "view"), LOO)
-    counts = count_marks(users)
+    lane = gather(frame, ("buy", "view"))
+    counts = count_marks(lane, LOO.mark(lane))
     for at, (_, own) in enumerate(sorted(by_user(frame).items())):
         flags = own["event"].isin(("buy", "view")).tolist()
         marks = loo_marks(flags)
@@ -121,39 +165,66 @@ def test_marks_are_counted_per_user():
             )
 
 
+def test_given_events_are_history_and_count_nowhere():
+    frame = log(7)
+    lane = gather(frame)
+    marks = np.full(len(lane), Split.GIVEN, np.int8)
+    assert train_items(lane, marks).num_rows == 0
+    assert train_categories(lane, marks, "device").num_rows == 0
+    assert all((counts == 0).all() for counts in count_marks(lane, marks).values())
+
+
 def test_events_without_times_keep_the_order_of_the_source():
     frame = log(4).assign(timestamp=None)
-    users = gather_users(events_table(frame), (), LOO)
-    for at, (_, own) in enumerate(sorted(frame.sort_values("position").groupby("user_id"))):
-        span = slice(users.offsets[at], users.offsets[at + 1])
-        assert users.table["position"].to_numpy()[span].tolist() == own["position"].tolist()
-    assert train_items(users)["first_time"].null_count == len(train_items(users))
-
-
-def test_a_split_by_time_needs_times():
-    split = GlobalTime(GlobalTime.Config(valid_from="2020-01-01", test_from="2020-02-01"))
-    frame = log(5)
-    frame.loc[3, "timestamp"] = None
-    with pytest.raises(UserError, match=r"split: kind 'time' needs a time for every event.*columns\.timestamp"):
-        gather_users(events_table(frame), (), split)
-    assert gather_users(events_table(log(5)), (), split).marks.max() == 0
+    lane = gather(frame)
+    for at, (_, own) in enumerate(sorted(frame.groupby("user_id"))):
+        span = slice(lane.offsets[at], lane.offsets[at + 1])
+        assert lane.columns["position"].to_numpy()[span].tolist() == own["position"].tolist()
+    assert (lane.times == 0).all()
+    assert train_items(lane, LOO.mark(lane))["first_time"].to_pylist() == [0] * frame["item_id"].nunique()
 
 
 def test_no_events_give_no_users():
-    users = gather_users(events_schema(()).empty_table(), ("buy",), LOO)
-    assert (len(users.users), users.offsets.tolist(), len(users.marks)) == (0, [0], 0)
-    assert train_items(users).num_rows == 0
-    assert {name: len(counts) for name, counts in count_marks(users).items()} == dict.fromkeys(count_marks(users), 0)
+    lane = gather(log(0, 0), ("buy",))
+    marks = LOO.mark(lane)
+    assert (len(lane.users), lane.offsets.tolist(), len(marks)) == (0, [0], 0)
+    assert train_items(lane, marks).num_rows == 0
+    assert {len(counts) for counts in count_marks(lane, marks).values()} == {0}
+    draft = draft_rows(lane, marks, FIELDS)
+    shard = encode_rows(draft, np.zeros(0, np.int32), {"device": pa.array([], pa.string())}, sequences_schema(FIELDS))
+    assert shard.num_rows == 0
+    assert len(from_log(log_of(lane), FIELDS.columns).table) == 0
 
 
-def test_lanes_are_stable_and_even():
-    ids = pa.chunked_array([[f"user-{i}" for i in range(6000)], ["ä", "", "user-1"]])
-    lanes = lane_of(ids, 7)
-    assert lanes[-1] == lanes[1]
-    assert np.bincount(lanes, minlength=7).min() > 700
-    assert lane_of(pa.chunked_array([["u1", "u2", "u3"]]), 1000).tolist() == [869, 421, 373], (
-        "lanes are storage: a new hash would move every user of a dataset that is added to"
-    )
+def test_a_log_is_read_back_as_it_was_gathered():
+    frame = log(8).assign(event=lambda rows: rows["event"].replace("click", "put in\nthe cart"))
+    names = tuple(sorted(frame["event"].unique()))
+    lane = gather_lane([part(frame)], names, ("buy",))
+    table = log_of(lane)
+    assert "position" not in table.column_names
+    log_part = from_log(table, FIELDS.columns)
+    assert log_part.event_names == names
+    again = gather_lane([log_part], names, ("buy",))
+    for name in ("offsets", "items", "events", "times", "is_history"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(lane, name))
+    assert again.users.equals(lane.users)
+    assert again.item_ids.equals(lane.item_ids)
+    for name in FIELDS.columns:
+        assert again.columns[name].equals(lane.columns[name])
+    assert set(again.columns["position"].to_pylist()) == {-1}, "where it stood in its source is not kept"
+
+
+def test_a_log_lacks_what_only_newer_parts_have():
+    lane = gather_lane([part(log(9))], EVENT_NAMES, ())
+    part_of_log = from_log(log_of(lane), FIELDS.columns | {"number.slot": pa.float32()})
+    assert part_of_log.table["number.slot"].null_count == len(lane)
+    newer = part(log(10).assign(timestamp=lambda rows: rows["timestamp"] + 10))
+    slots = pa.array(np.arange(300, dtype=np.float32))
+    newer = LogTable(newer.table.append_column("number.slot", slots), newer.event_names)
+    newer = LogTable(newer.table.select(part_of_log.table.column_names), newer.event_names)
+    both = gather_lane([part_of_log, newer], EVENT_NAMES, ())
+    assert len(both) == 600
+    assert both.columns["number.slot"].null_count == 300
 
 
 @settings(max_examples=50)
@@ -161,18 +232,22 @@ def test_lanes_are_stable_and_even():
 def test_users_of_any_name_are_told_apart(rows):
     frame = pd.DataFrame(
         {
-            "user_id": [user for user, _ in rows],
+            "user_id": pd.Series([user for user, _ in rows], dtype=object),
             "item_id": "i",
             "event": "buy",
-            "timestamp": [time for _, time in rows],
-            "position": range(len(rows)),
+            "timestamp": pd.Series([time for _, time in rows], dtype="int64"),
+            "position": np.arange(len(rows)),
             "label.rating": 0.0,
+            "number.hour": 0.0,
+            "category.device": "phone",
+            "request_id": "r",
         }
     )
-    users = gather_users(events_table(frame), (), LOO)
-    found = [users.table["position"].to_pylist()[a:b] for a, b in zip(users.offsets, users.offsets[1:], strict=False)]
-    names = sorted({user for user, _ in rows})
-    assert users.users.to_pylist() == names
+    lane = gather_lane([part(frame, ("buy",))], ("buy",), ())
+    positions = lane.columns["position"].to_pylist()
+    found = [positions[a:b] for a, b in zip(lane.offsets, lane.offsets[1:], strict=False)]
+    names = sorted({user for user, _ in rows}, key=str.encode)
+    assert lane.users.to_pylist() == names
     assert found == [
         [at for at, _ in sorted(enumerate(rows), key=lambda pair: pair[1][1]) if rows[at][0] == name] for name in names
     ]

@@ -66,8 +66,8 @@ class JsonLines(EventFormat):
 
 def _is_filled(lines: Lines) -> np.ndarray:
     """Return which lines hold more than white space [N] bool."""
-    text = np.frombuffer(lines.data, np.uint8)
-    return np.maximum.reduceat(text, lines.starts[:-1]) > ord(" ")
+    filled: np.ndarray = np.logical_or.reduceat(~lines.is_space, lines.starts[:-1])
+    return filled
 
 
 def _tables(lines: Lines, kinds: Mapping[str, pa.DataType | None]) -> Iterator[tuple[pa.Table, pa.Array, pa.Table]]:

@@ -16,6 +16,7 @@ BLOCK_BYTES: Final = 16 << 20
 
 _LONGEST_LINE: Final = 64 << 20
 _NEWLINE: Final = 10
+_IS_SPACE: Final = np.isin(np.arange(256), list(b" \t\n\r\x0b\x0c"))
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -30,6 +31,12 @@ class Lines:
     def __len__(self) -> int:
         """Number of lines."""
         return len(self.rows)
+
+    @property
+    def is_space(self) -> np.ndarray:
+        """Which bytes of the text are white space [len(data)] bool."""
+        spaces: np.ndarray = _IS_SPACE[np.frombuffer(self.data, np.uint8)]
+        return spaces
 
     def line(self, index: int | np.integer) -> bytes:
         """Return a line without its line end."""

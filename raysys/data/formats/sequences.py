@@ -11,7 +11,6 @@ from raysys.data.formats.shaping import malformed
 from raysys.data.formats.source import EventFormat, Piece, RawEvents, SourceConfig, cut_files
 
 _BLOCK_BYTES: Final = 4 << 20
-_IS_SPACE: Final = np.isin(np.arange(256), list(b" \t\n\r\x0b\x0c"))
 
 
 class Sequences(EventFormat):
@@ -57,7 +56,7 @@ class Sequences(EventFormat):
 def _split(lines: Lines) -> tuple[pa.Array, np.ndarray]:
     """Return all words of the lines as bytes, and how many each line has [N] i64."""
     text = np.frombuffer(lines.data, np.uint8)
-    space = _IS_SPACE[text]
+    space = lines.is_space
     begins = np.flatnonzero(~space & np.concatenate([[True], space[:-1]]))
     ends = np.flatnonzero(~space & np.concatenate([space[1:], [True]])) + 1
     offsets = np.zeros(len(begins) + 1, np.int32)

@@ -12,7 +12,7 @@ from raysys.data.lanes import LaneEvents
 from raysys.data.passes.plan import Plan, Survey, read_begins, spilled, write_summary
 from raysys.data.passes.prepare import prepare
 from raysys.data.schema import events_schema
-from raysys.data.sequences import LogTable, from_log, gather_lane, log_of
+from raysys.data.sequences import LogTable, event_names_of, from_log, gather_lane, log_of
 from raysys.data.validation import REJECTED
 from raysys.errors import UserError
 
@@ -55,8 +55,7 @@ class GatherLanes:
             rows = slice(int(begins[low]), int(begins[high]))
             if rows.stop > rows.start:
                 table = read_arrow(path)
-                names = tuple(table.schema.metadata[b"event_names"].decode().split("\n"))
-                parts.append(LogTable(table.slice(rows.start, rows.stop - rows.start), names))
+                parts.append(LogTable(table.slice(rows.start, rows.stop - rows.start), event_names_of(table)))
         if not parts:
             schema = events_schema(plan.fields)
             empty = schema.set(schema.names.index("event"), pa.field("event", pa.int8())).empty_table()

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysys.data.catalog import Catalog, build_catalog
 from raysys.data.config import IngestConfig

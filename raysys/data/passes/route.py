@@ -17,6 +17,7 @@ from raysys.data.hashing import hash_ids, share_of
 from raysys.data.passes.plan import Plan, buckets_of, format_of, spill, write_summary
 from raysys.data.privacy import pseudonyms
 from raysys.data.schema import MAX_EVENT_NAMES
+from raysys.data.sequences import with_event_names
 from raysys.data.tables import read_table, table_pieces
 from raysys.data.validation import RowRules, RulesConfig, ValidationReport, validate
 from raysys.data.values import as_text
@@ -103,9 +104,9 @@ class RoutePieces:
             raise UserError(too_many_events(events.dictionary.to_pylist()))
         codes = pc.cast(events.indices, pa.int8())
         table = table.set_column(table.column_names.index("event"), "event", codes)
-        names = "\n".join(events.dictionary.to_pylist())
         path = self.plan.staging / "routed" / f"{index:06d}-{block:05d}.arrow"
-        spill(table.replace_schema_metadata({"event_names": names}), buckets_of(hash_ids(table["user_id"])), path)
+        table = with_event_names(table, events.dictionary.to_pylist())
+        spill(table, buckets_of(hash_ids(table["user_id"])), path)
 
     def _keep_rejected(self, table: pa.Table, index: int) -> dict[str, int]:
         sink = pa.BufferOutputStream()

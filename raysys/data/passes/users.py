@@ -1,4 +1,4 @@
-"""The features of users, lane by lane: one row per user in shard order, categories with values of training users only."""
+"""The features of users, lane by lane: one row per user in shard order, with the categories that training users carry."""
 
 import numpy as np
 import pyarrow as pa
