@@ -121,7 +121,8 @@ def kill_driver(reference: Reference, dataset: Path, seed: int, old: Reference |
 
     `same`: the kill left no version or only the old one, untouched, and the next ingestion gives the reference.
     """
-    after = random.Random(seed).uniform(0.2, 0.8) * reference.seconds
+    busy = reference.seconds - reference.began
+    after = random.Random(seed).uniform(0.8 * reference.began, reference.began + 0.8 * busy)
     with _ingesting(reference.node, dataset) as (process, family):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(after)

@@ -1,4 +1,4 @@
-"""raysys data: look at a dataset."""
+"""raysys data: look at a dataset, remove a user from it, generate logs to try."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raysys.commands.forget import forget
+from raysys.commands.generate import generate
 from raysys.commands.options import AsJson, print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at a dataset.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at a dataset, forget a user, generate logs.")
+app.command()(forget)
+app.command()(generate)
 DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset directory, or one version inside it.")]
 
 

@@ -58,6 +58,10 @@ class Manifest(BaseModel):
     """Rows that were left out on purpose, by reason."""
     cleaned_rows: dict[str, int] = {}
     """The part of `cleaned` that never reached the log of the dataset."""
+    time_units: tuple[str | None, ...] = ()
+    """Unit of the times of each source; null where it has none."""
+    tables: dict[str, dict[str, int]] = {}
+    """Rows of the table of items: read, kept, left out by reason."""
     parent: str | None = None
     """The version that this one extends."""
     key_check: str | None = None
@@ -157,8 +161,14 @@ def _is_leftover(path: Path) -> bool:
 def commit(version: Path, manifest: Manifest) -> Dataset:
     """Write the manifest, which makes the version visible; an unchanged dataset keeps its older version."""
     earlier = versions(version.parent)
-    if earlier and Dataset.open(earlier[-1]).manifest.fingerprint == manifest.fingerprint:
+    if earlier and _fingerprint(earlier[-1]) == manifest.fingerprint:
         shutil.rmtree(version)
         return Dataset.open(earlier[-1])
     write_bytes(manifest.model_dump_json(indent=1).encode(), version / MANIFEST)
     return Dataset(version, manifest)
+
+
+def _fingerprint(version: Path) -> str | None:
+    """Return the fingerprint of a version, also of one that another raysys wrote."""
+    found: str | None = json.loads((version / MANIFEST).read_text()).get("fingerprint")
+    return found

@@ -43,15 +43,17 @@ def take_inventory(config: IngestConfig, base: Dataset | None) -> Inventory:
     pieces = [(which, piece) for which, form in enumerate(formats) for piece in form.pieces()]
     if not pieces:
         raise UserError(f"{', '.join(source.path for source in config.sources)}: the log is empty; nothing to ingest")
-    files = _files(piece.path for _, piece in pieces)
+    files = _files(config, {piece.path for _, piece in pieces})
     if base is not None:
         pieces = unread(pieces, files, base)
     fields = Fields.union(form.fields for form in formats)
     for label in config.labels:
         if label in fields.labels:
             raise UserError(f"labels.{label}: a source has a label of this name; name one of them otherwise")
+    earlier = base.manifest.time_units if base is not None else ()
     units = tuple(
-        _unit(form, [piece for other, piece in pieces if other == which]) for which, form in enumerate(formats)
+        earlier[which] if which < len(earlier) else _unit(form, [piece for other, piece in pieces if other == which])
+        for which, form in enumerate(formats)
     )
     numbered = tuple((which, dataclasses.replace(piece, index=at)) for at, (which, piece) in enumerate(pieces))
     return Inventory(
@@ -126,12 +128,11 @@ def _unit(form: EventFormat, pieces: Sequence[Piece]) -> str | None:
     return None
 
 
-def _files(paths: Any) -> dict[str, File]:
-    found = {}
-    for path in dict.fromkeys(paths):
-        generated = path.startswith("synthetic:")
-        found[path] = File(path, 0, "") if generated else list_files(path)[0]
-    return found
+def _files(config: IngestConfig, read: set[str]) -> dict[str, File]:
+    """Return the files that pieces are read from, in the order of the sources; generated logs stand for themselves."""
+    found = {file.path: file for source in config.sources if source.path for file in list_files(source.path)}
+    generated = {path: File(path, 0, "") for path in sorted(read) if path not in found}
+    return {path: file for path, file in found.items() if path in read} | generated
 
 
 def _changing(table: TableConfig, side: str, drop: Sequence[str]) -> Fields:

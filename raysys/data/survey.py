@@ -210,6 +210,8 @@ def _manifest(
         rejected=rejected,
         cleaned=cleaned[0],
         cleaned_rows=cleaned[1],
+        time_units=plan.units,
+        tables={path.stem: json.loads(path.read_text()) for path in sorted((plan.staging / "tables").glob("[!.]*"))},
         parent=plan.base.name if plan.base else None,
         key_check=key_check(plan.secret) if plan.secret else None,
         config=plan.config.model_dump(mode="json") | {"split": survey.split.model_dump(mode="json")},

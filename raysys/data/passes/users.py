@@ -1,4 +1,4 @@
-"""The features of users, lane by lane: one row per user in shard order, with the categories that training users carry."""
+"""The features of users, lane by lane: a row per user in shard order; categories have values of training users only."""
 
 import numpy as np
 import pyarrow as pa
