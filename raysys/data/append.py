@@ -14,6 +14,7 @@ from raysys.data.formats.source import Piece
 from raysys.data.passes.encode import summary_path
 from raysys.data.passes.plan import Plan, Survey, read_begins, spilled, write_summary
 from raysys.data.places import File
+from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX, REQUEST_ID, Fields
 from raysys.errors import UserError
 
 LANES = "lanes.json"
@@ -53,6 +54,16 @@ def check_extends(config: IngestConfig, manifest: Manifest, key_check: str | Non
             )
     if key_check != manifest.key_check:
         raise UserError("--append: pseudonymise: another key than the dataset's; the same user would get two names")
+
+
+def logged_fields(version: Path) -> Fields:
+    """Return what the events in the log of a dataset version carry."""
+    names = read_arrow(version / "log" / "00000.arrow").column_names
+    labels, numbers, categories = (
+        tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+        for prefix in (LABEL_PREFIX, NUMBER_PREFIX, CATEGORY_PREFIX)
+    )
+    return Fields(labels, numbers, categories, REQUEST_ID in names)
 
 
 def read_files(version: Path) -> list[dict[str, Any]]:

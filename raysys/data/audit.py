@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysys.data.files import read_arrow
-from raysys.data.schema import FIRST_ITEM, Split
+from raysys.data.schema import FIRST_ITEM, NEVER, Split
 from raysys.errors import UserError
 
 
@@ -19,7 +18,12 @@ class LeakError(UserError):
 
 
 def audit_shard(
-    shard: Path, learned: Path, item_ids: pa.Array, is_history: np.ndarray, periods: tuple[int, int] | None
+    shard: Path,
+    learned: pa.Table,
+    indices: np.ndarray,
+    item_ids: pa.Array,
+    is_history: np.ndarray,
+    periods: tuple[int, int] | None,
 ) -> int:
     """Check one shard against what was learned from it; returns its training tokens.
 
@@ -31,6 +35,7 @@ def audit_shard(
     Args:
         shard: the finished file.
         learned: TRAIN_ITEMS that the shard's users gave to the vocabulary.
+        indices: vocabulary index of each row of `learned`.
         item_ids: the vocabulary's ids in index order.
         is_history: for every event name, whether it becomes a token.
         periods: begin of validation and of test in ms, where these are moments for all users.
@@ -39,9 +44,8 @@ def audit_shard(
         LeakError: one of these does not hold.
     """
     rows = read_arrow(shard)
-    flat = {name: rows[name].combine_chunks() for name in ("items", "times", "marks")}
-    offsets = flat["items"].offsets.to_numpy()
-    items, times, marks = (flat[name].values.to_numpy() for name in ("items", "times", "marks"))
+    offsets = rows["items"].combine_chunks().offsets.to_numpy()
+    items, times, marks = (rows[name].combine_chunks().values.to_numpy() for name in ("items", "times", "marks"))
     inside = np.ones(max(len(items) - 1, 0), bool)
     inside[offsets[(offsets > 0) & (offsets < len(items))] - 1] = False  # pairs of neighbours of one user
     _demand(not (inside & (np.diff(marks) < 0)).any(), shard, "an event of an earlier period follows one of a later")
@@ -51,26 +55,37 @@ def audit_shard(
         own = np.searchsorted(np.array(periods), times, side="right")
         _demand(bool((marks == own).all()), shard, "an event is marked for another period than that of its time")
     _demand(not (items[train] < FIRST_ITEM).any(), shard, "a training event has an item that the vocabulary lacks")
-    found = taught(rows, item_ids, is_history)
-    claimed = read_arrow(learned).sort_by("item_id")
-    _demand(
-        found.equals(claimed.cast(found.schema)), shard, "the vocabulary's counts are not those of the training events"
+    first, counts = _taught(rows, len(item_ids), is_history)
+    met = learned["first_time"].to_numpy() < NEVER
+    where, claimed = indices[met] - FIRST_ITEM, learned.filter(pa.array(met))
+    _demand(not (where < 0).any(), shard, "an item that was learned is not in the vocabulary")
+    same = (
+        len(where) == int(np.sum(first < NEVER))
+        and (first[where] == claimed["first_time"].to_numpy()).all()
+        and (counts[where] == claimed["count"].to_numpy()).all()
+        and item_ids.take(pa.array(where)).equals(claimed["item_id"].combine_chunks())
     )
-    return int(pc.sum(found["count"]).as_py() or 0)
+    _demand(bool(same), shard, "the vocabulary's counts are not those of the training events")
+    return int(counts.sum())
 
 
 def taught(rows: pa.Table, item_ids: pa.Array, is_history: np.ndarray) -> pa.Table:
     """Return what the training events of shard rows teach a vocabulary: item_id ascending, first_time, count."""
+    first, counts = _taught(rows, len(item_ids), is_history)
+    seen = np.flatnonzero(first < NEVER)
+    columns = {"first_time": first[seen], "count": counts[seen].astype(np.int64)}
+    return pa.table({"item_id": item_ids.take(pa.array(seen)), **columns}).sort_by("item_id")
+
+
+def _taught(rows: pa.Table, size: int, is_history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first training time of each item of a vocabulary [I], and its training tokens [I]."""
     flat = {name: rows[name].combine_chunks() for name in ("items", "events", "times", "marks")}
     items, events, times, marks = (flat[name].flatten().to_numpy() for name in ("items", "events", "times", "marks"))
     train = marks == Split.TRAIN
-    place, size = items[train] - FIRST_ITEM, len(item_ids)
-    counts = np.bincount(place[is_history[events[train]]], minlength=size)
-    first = np.full(size, np.iinfo(np.int64).max)
+    place = items[train] - FIRST_ITEM
+    first = np.full(size, NEVER)
     np.minimum.at(first, place, times[train])
-    seen = np.flatnonzero(first < np.iinfo(np.int64).max)
-    columns = {"first_time": first[seen], "count": counts[seen].astype(np.int64)}
-    return pa.table({"item_id": item_ids.take(pa.array(seen)), **columns}).sort_by("item_id")
+    return first, np.bincount(place[is_history[events[train]]], minlength=size)
 
 
 def audit_catalog(popularity: np.ndarray, train_tokens: int, path: Path) -> None:

@@ -4,6 +4,7 @@ Two passes over the events: one routes the rows of the sources to hash buckets o
 the users of each lane. Between them and the shards only tables of distinct items travel.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +17,7 @@ from raysys.data.files import read_arrow
 from raysys.data.inventory import Inventory
 from raysys.data.passes.encode import EncodeLanes
 from raysys.data.passes.gather import GatherLanes
-from raysys.data.passes.learn import FAN_IN, LearnVocabularies, MergeParts, groups_of
+from raysys.data.passes.learn import FAN_IN, LearnVocabularies, MergeParts, merged_folder
 from raysys.data.passes.plan import Plan, Survey
 from raysys.data.passes.prepare import CountItems, ExcludeRare, PrepareLanes
 from raysys.data.passes.route import RouteItems, RoutePieces, RouteUsers
@@ -48,6 +49,8 @@ def run_passes(plan: Plan, inventory: Inventory, each: Each) -> Dataset:
     Raises:
         UserError: the logs cannot become a dataset under this config.
     """
+    if plan.base is not None:  # the sources of later days may know less than the log holds
+        plan = dataclasses.replace(plan, fields=Fields.union([later.logged_fields(plan.base), plan.fields]))
     with stage("read and validate") as remarks:
         each("piece", range(len(plan.pieces)), RoutePieces(plan), plan, "read")
         each("piece", range(len(plan.user_pieces)), RouteUsers(plan), plan, "users")
@@ -70,7 +73,7 @@ def run_passes(plan: Plan, inventory: Inventory, each: Each) -> Dataset:
     if kept:
         later.keep_lanes(plan, survey, kept)
     with stage("learn vocabulary and catalog"):
-        _learn(plan, survey.fields, each)
+        _learn(plan, survey, each)
         stale = later.stale_lanes(plan, kept) if kept else []
         each("lane", stale, GatherLanes(plan, survey), plan, "gather")
     with stage("encode and audit shards"):
@@ -84,6 +87,8 @@ def run_passes(plan: Plan, inventory: Inventory, each: Each) -> Dataset:
             write_users(plan)
     manifest = conclude(plan, survey, report, inventory)
     shutil.rmtree(plan.staging)
+    for partial in plan.version.rglob(".*.partial"):  # of workers that were killed
+        partial.unlink()
     return commit(plan.version, manifest)
 
 
@@ -100,16 +105,13 @@ def _k_core(plan: Plan, survey: Survey, lanes: list[int], each: Each) -> str:
     return f"{read_arrow(folder.with_suffix('.arrow')).num_rows:,} rare items left out in {rounds} rounds"
 
 
-def _learn(plan: Plan, fields: Fields, each: Each) -> None:
+def _learn(plan: Plan, survey: Survey, each: Each) -> None:
     """Merge what the lanes know of items and of each context category, until one task can hold it."""
-    parts = plan.version / "items"
-    for level in range(64):
-        folders = {name: sorted((parts / name).glob("[0-9]*.arrow")) for name in ("", *fields.categories)}
-        if max(map(len, folders.values())) <= FAN_IN:
-            break
-        target = plan.staging / "merged" / str(level)
-        for name, paths in folders.items():
-            groups = groups_of(paths)
-            each("group", range(len(groups)), MergeParts(groups, target / name), plan, "merge")
-        parts = target
-    each("name", ["", *fields.categories], LearnVocabularies(plan, fields, parts), plan, "learn")
+    names, level = ["", *survey.fields.categories], 0
+    count = len(survey.bounds) - 1
+    while count > FAN_IN:
+        for name in names:
+            parts = tuple(sorted(merged_folder(plan, name, level).glob("[0-9]*.arrow")))
+            each("group", range(-(-count // FAN_IN)), MergeParts(plan, name, level, parts), plan, "merge")
+        count, level = -(-count // FAN_IN), level + 1
+    each("name", names, LearnVocabularies(plan, level), plan, "learn")

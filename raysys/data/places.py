@@ -127,13 +127,20 @@ def _resolve(path: str) -> _Place:
         )
     name, mark, options = path.partition("?")
     try:
-        filesystem, inner = fs.FileSystem.from_uri(quote(path, safe=":/?#@!$&'()*+,;=%~"))
+        filesystem, inner = fs.FileSystem.from_uri(quote(_patient(path), safe=":/?#@!$&'()*+,;=%~"))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         if path.startswith("file://"):
             raise UserError(f"path: {path}: {_first_line(error)}") from None
         filesystem, inner = _by_fsspec(path)
         return _Place(filesystem, inner, path, "", str)
     return _Place(filesystem, inner, name, mark + options, quote)
+
+
+def _patient(path: str) -> str:
+    """Ask Google's driver to give up after a minute: by itself it tries again for a quarter of an hour."""
+    if not path.startswith(("gs://", "gcs://")) or "retry_limit_seconds" in path:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}retry_limit_seconds=60"
 
 
 def _by_fsspec(path: str) -> tuple[fs.FileSystem, str]:

@@ -19,6 +19,9 @@ UNKNOWN: Final = 1
 FIRST_ITEM: Final = 2
 """Index of the first real item of a vocabulary."""
 
+NEVER: Final = (1 << 63) - 1
+"""First time in training of what training never met."""
+
 MAX_EVENT_NAMES: Final = 127
 """Kinds of events that a dataset can tell apart: an index of them is one byte."""
 

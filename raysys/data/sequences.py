@@ -9,10 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysys.data.lanes import LaneEvents
-from raysys.data.schema import CATEGORY_PREFIX, EVENTS, FIRST_ITEM, LABEL_PREFIX, NUMBER_PREFIX, UNKNOWN, Fields, Split
+from raysys.data.schema import (
+    CATEGORY_PREFIX,
+    EVENTS,
+    FIRST_ITEM,
+    LABEL_PREFIX,
+    NEVER,
+    NUMBER_PREFIX,
+    UNKNOWN,
+    Fields,
+    Split,
+)
 
 TRAIN_ITEMS = pa.schema([("item_id", pa.string()), ("first_time", pa.int64()), ("count", pa.int64())])
-"""What a vocabulary may know: items of training events, when they were first met, and how often they were taken."""
+"""What a vocabulary may know: items, when training first met them (or NEVER), and how often they were taken in it."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +106,16 @@ def event_names_of(table: pa.Table) -> tuple[str, ...]:
 
 
 def train_items(lane: LaneEvents, marks: np.ndarray) -> pa.Table:
-    """Return TRAIN_ITEMS of a lane, ascending by item_id: all that a vocabulary may know of these users.
+    """Return TRAIN_ITEMS of a lane, a row for each of its items: all that a vocabulary may know of these users.
 
-    `count` counts history events only: what was shown and not taken makes no item popular.
+    `count` counts history events only: what was shown and not taken makes no item popular. An item that no training
+    event names has first_time NEVER and count 0.
     """
     train = marks == Split.TRAIN
-    first = np.full(len(lane.item_ids), np.iinfo(np.int64).max)
+    first = np.full(len(lane.item_ids), NEVER)
     np.minimum.at(first, lane.items[train], lane.times[train])
-    counts = np.bincount(lane.items[train & lane.is_history], minlength=len(lane.item_ids))
-    met = np.flatnonzero(first < np.iinfo(np.int64).max)
-    columns = (lane.item_ids.take(pa.array(met)), pa.array(first[met]), pa.array(counts[met].astype(np.int64)))
-    return pa.table(dict(zip(TRAIN_ITEMS.names, columns, strict=True)), schema=TRAIN_ITEMS)
+    counts = np.bincount(lane.items[train & lane.is_history], minlength=len(lane.item_ids)).astype(np.int64)
+    return pa.table({"item_id": lane.item_ids, "first_time": first, "count": counts}, schema=TRAIN_ITEMS)
 
 
 def train_categories(lane: LaneEvents, marks: np.ndarray, name: str) -> pa.Table:

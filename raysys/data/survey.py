@@ -213,6 +213,7 @@ def _manifest(
         time_units=plan.units,
         tables={path.stem: json.loads(path.read_text()) for path in sorted((plan.staging / "tables").glob("[!.]*"))},
         parent=plan.base.name if plan.base else None,
+        forgotten=Dataset.open(plan.base).manifest.forgotten if plan.base else 0,
         key_check=key_check(plan.secret) if plan.secret else None,
         config=plan.config.model_dump(mode="json") | {"split": survey.split.model_dump(mode="json")},
     )

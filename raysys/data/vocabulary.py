@@ -1,6 +1,7 @@
 """item_id <-> index. Order is (first time in training, item_id), so any order of files gives the same indices."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysys.data.files import read_arrow, write_arrow
-from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN
+from raysys.data.schema import FIRST_ITEM, NEVER, PAD, UNKNOWN
 
 
 class Vocabulary:
@@ -60,13 +61,34 @@ class Vocabulary:
         return Vocabulary(read_arrow(path)["item_id"].combine_chunks())
 
 
-def merge_items(parts: Sequence[pa.Table]) -> pa.Table:
-    """Add up TRAIN_ITEMS tables of disjoint users, in vocabulary order: (first time in training, item_id)."""
-    grouped = pa.concat_tables(parts).group_by("item_id", use_threads=False)
-    merged = grouped.aggregate([("first_time", "min"), ("count", "sum")])
-    merged = merged.rename_columns({"first_time_min": "first_time", "count_sum": "count"})
+@dataclass(frozen=True)
+class Merged:
+    """The items of many parts, in vocabulary order: (first time in training, item_id); those of NEVER come last."""
+
+    items: pa.Table  # TRAIN_ITEMS
+    places: list[np.ndarray]  # of each part: the row in `items` of each of its rows, i32
+
+    @property
+    def learned(self) -> pa.Table:
+        """The items that training met."""
+        return self.items.filter(pa.array(self.items["first_time"].to_numpy() < NEVER))
+
+
+def merge_items(parts: Sequence[pa.Table]) -> Merged:
+    """Add up the TRAIN_ITEMS of disjoint users."""
+    table = pa.concat_tables(parts)
+    coded = table["item_id"].combine_chunks().dictionary_encode()
+    codes = coded.indices.to_numpy()
+    first = np.full(len(coded.dictionary), NEVER)
+    np.minimum.at(first, codes, table["first_time"].to_numpy())
+    counts = np.zeros(len(coded.dictionary), np.int64)
+    np.add.at(counts, codes, table["count"].to_numpy())
+    merged = pa.table({"item_id": coded.dictionary, "first_time": first, "count": counts})
     order = pc.sort_indices(merged, sort_keys=[("first_time", "ascending"), ("item_id", "ascending")])
-    return merged.take(order).select(["item_id", "first_time", "count"]).combine_chunks()
+    place = np.empty(len(order), np.int32)
+    place[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+    ends = np.cumsum([part.num_rows for part in parts])[:-1]
+    return Merged(merged.take(order).combine_chunks(), np.split(place[codes], ends))
 
 
 def extend(earlier: pa.Array, merged: pa.Table) -> pa.Table:

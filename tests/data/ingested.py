@@ -4,14 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysys.data.dataset import Dataset, Manifest
 from raysys.data.files import read_arrow
-from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM, LABEL_PREFIX, NUMBER_PREFIX
+from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX
 
 Line = list[dict]  # one dict per event of a user, in order
 
@@ -59,6 +58,8 @@ def popularity_of(dataset: Dataset) -> dict[str, int]:
 def recounted(dataset: Dataset) -> dict[str, int]:
     """How often training takes each item, counted from the users' lines."""
     events = events_of(dataset)
+    if not len(events):
+        return {}
     taken = events[(events["mark"] == 0) & events["event"].isin(dataset.manifest.history)]
     return {str(item): int(count) for item, count in taken["item"].value_counts().items()}
 
@@ -92,7 +93,7 @@ def assert_counted(dataset: Dataset) -> None:
 
 
 def digests(dataset: Dataset) -> dict[str, str]:
-    """sha256 of every file by its path in the version; of the manifest and the list of files, which name paths, none."""
+    """sha256 of every file by its path in the version, but of the manifest and the list of files, which name paths."""
     found = {}
     for path in sorted(dataset.path.rglob("*")):
         name = str(path.relative_to(dataset.path))
@@ -132,6 +133,3 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
         else:
             found += map(str, chunk.to_pylist())
     return found
-
-
-assert FIRST_ITEM == 2

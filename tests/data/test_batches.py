@@ -266,7 +266,9 @@ def shards(tmp_path):
             "label.rating": [[None if np.isnan(e.rating) else e.rating for e in line] for line in part],
         }
         names.append(f"{shard:05d}.arrow")
-        write_arrow(pa.table(rows, schema=sequences_schema(Fields(labels=("rating",)))), tmp_path / "shards" / names[-1])
+        write_arrow(
+            pa.table(rows, schema=sequences_schema(Fields(labels=("rating",)))), tmp_path / "shards" / names[-1]
+        )
     manifest = Manifest.model_construct(
         event_names=("buy", "view", "click"), history=("buy", "click"), labels=("rating",), shards=tuple(names)
     )

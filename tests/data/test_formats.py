@@ -534,8 +534,8 @@ def test_the_100k_layout(write, tmp_path):
     assert bad.to_pylist() == [{"row": 3, "record": "186\t302\t4"}]
     items = open_format(format="movielens", path=str(tmp_path / "u.data")).items()
     assert items.to_pylist() == [
-        {"item_id": "1", "title": "Les Misérables (1995)", "genres": "Comedy|War"},
-        {"item_id": "2", "title": "Caf\x85 (1990)", "genres": ""},
+        {"item_id": "1", "title": "Les Misérables (1995)", "genres": ["Comedy", "War"]},
+        {"item_id": "2", "title": "Caf\x85 (1990)", "genres": []},
     ]
 
 
@@ -553,8 +553,8 @@ def test_the_1m_layout(write, tmp_path):
     assert column(table, "label.rating") == ["5", "3"]
     assert column(bad, "row") == [3]
     assert open_format(format="movielens", path=str(tmp_path)).items().to_pylist() == [
-        {"item_id": "1193", "title": "Cuckoo's Nest: One, Flew (1975)", "genres": "Drama"},
-        {"item_id": "661", "title": "James (1996)", "genres": "Animation|Children's"},
+        {"item_id": "1193", "title": "Cuckoo's Nest: One, Flew (1975)", "genres": ["Drama"]},
+        {"item_id": "661", "title": "James (1996)", "genres": ["Animation", "Children's"]},
     ]
 
 

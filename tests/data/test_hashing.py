@@ -1,5 +1,7 @@
 """The hash that chooses lanes, samples and held-out parts: the same for ever, and even."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -67,6 +69,6 @@ def test_lanes_cover_all_buckets_and_are_about_as_large_as_asked(filled, events_
     bounds = lane_bounds(counts, events_per_lane)
     assert (bounds[0], bounds[-1]) == (0, NUM_BUCKETS)
     assert list(bounds) == sorted(set(bounds))
-    in_lanes = [int(counts[low:high].sum()) for low, high in zip(bounds, bounds[1:], strict=False)]
+    in_lanes = [int(counts[low:high].sum()) for low, high in pairwise(bounds)]
     assert max(in_lanes) <= events_per_lane + counts.max(), "no lane is larger than asked by more than a bucket"
     assert len(in_lanes) <= max(1, -(-int(counts.sum()) // events_per_lane))

@@ -61,14 +61,12 @@ def test_short_and_long_batches_are_mixed_over_the_epoch():
 def test_at_any_time_only_a_window_of_shards_is_open(shard_sizes, batch_size):
     _, shard_of_row = samples(shard_sizes)
     batches = plan(shard_sizes, batch_size)
-    order_of_shards = list(dict.fromkeys(shard for batch in batches for shard in shard_of_row[batch]))
-    done = 0
-    for start in range(0, len(order_of_shards), order._WINDOW_SHARDS):
-        window = set(order_of_shards[: start + order._WINDOW_SHARDS])
-        usable = sum(shard_sizes[shard] for shard in window) // batch_size
-        opened = {shard for batch in batches[done:usable] for shard in shard_of_row[batch]}
-        assert opened <= window
-        done = usable
+    shards_of_batches = [set(shard_of_row[batch]) for batch in batches]
+    left_over = batch_size - 1  # rows that a window hands on to the next, at most
+    for at in range(len(batches)):
+        begun = set().union(*shards_of_batches[: at + 1])
+        needed = set().union(*shards_of_batches[at:])
+        assert len(begun & needed) <= order._WINDOW_SHARDS + left_over
 
 
 def test_the_shards_of_a_window_change_with_the_epoch():

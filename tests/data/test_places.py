@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow.fs import FileInfo, FileType
 
 from raysys.data import places
 from raysys.data.formats import FORMATS
@@ -100,8 +101,8 @@ def test_a_path_without_files_is_refused(tmp_path, path, text):
 
 
 def test_a_driver_that_is_missing_is_told_in_one_line():
-    with pytest.raises(UserError, match=r"path: gcs://bucket/x: .*gcsfs") as error:
-        list_files("gcs://bucket/x")
+    with pytest.raises(UserError, match=r"path: adl://bucket/x: .*adlfs") as error:
+        list_files("adl://bucket/x")
     assert "\n" not in str(error.value)
 
 
@@ -210,11 +211,13 @@ def test_a_large_text_of_a_web_server_is_one_piece(site, logs, monkeypatch):
     assert sum(raw.table.num_rows for raw in form.read(piece)) == 700_000
 
 
-def test_no_name_of_a_uri_is_lost_on_the_way(tmp_path, monkeypatch):
-    """Options stay with each file; names are escaped in URIs."""
-    place = places._resolve(f"file://{tmp_path}")
+def test_names_are_escaped_in_uris_and_options_stay(tmp_path):
     (tmp_path / "100% a?b#c.csv").write_text("x")
-    assert place.options == ""
     (file,) = list_files(f"file://{tmp_path}")
     with open_text(file.path) as stream:
         assert stream.read() == b"x"
+    place = places._resolve("s3://bucket/logs/?region=eu-west-1&endpoint_override=localhost:1")
+    info = FileInfo("bucket/logs/a b.csv.gz", FileType.File, size=3, mtime=None)
+    (file,) = [place.file(info, place.inner, place.name)]
+    assert file.path == "s3://bucket/logs/a%20b.csv.gz?region=eu-west-1&endpoint_override=localhost:1"
+    assert is_compressed(file.path)

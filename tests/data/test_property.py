@@ -48,6 +48,9 @@ def judge(form, pieces) -> tuple[list[dict], list[dict], int]:
             good, bad = validate(raw.table, raw.malformed, piece.path, RULES, piece.by_offset)
             assert raw.table.num_rows + raw.malformed.num_rows == good.num_rows + bad.num_rows
             assert bad.schema == REJECTED
+            if piece.stop is not None:
+                places = [*good["row"].to_pylist(), *bad["offset"].to_pylist()]
+                assert all(piece.start <= place < piece.stop for place in places), "a line that begins elsewhere"
             kept += good.to_pylist()
             rejected += bad.to_pylist()
             empty += raw.empty
@@ -133,8 +136,8 @@ json_line = st.one_of(
     st.binary(max_size=8),
     st.sampled_from(
         [b"", b"{}", b"[]", b"null", b'{"u":"a"}{"u":"b"}', b'{"u":', b'"a"}', b'{"u":"\\ud800"}', b'{"u":"\xff"}']
-        + [b" {} ", b'{"u":"a","u":"b"}', b'{"x":1e999,"u":NaN}', b"{}\r", b'{"u":[[1]]}']
     ),
+    st.sampled_from([b" {} ", b'{"u":"a","u":"b"}', b'{"x":1e999,"u":NaN}', b"{}\r", b'{"u":[[1]]}']),
 )
 
 
@@ -194,12 +197,11 @@ def test_any_parquet_table(tmp_path, table, group_rows):
     path = tmp_path / "log.parquet"
     pq.write_table(table, path, row_group_size=group_rows)
     form = form_of("parquet", path)
-    try:
-        kept, rejected, empty = judge(form, form.pieces())
-    except UserError as error:
-        assert "list<" in str(error)
-        assert any(pa.types.is_list(f.type) and pa.types.is_list(f.type.value_type) for f in table.schema)
+    if table.num_rows and pa.list_(pa.list_(pa.int64())) in table.schema.types:
+        with pytest.raises(UserError, match="its column holds list<"):
+            judge(form, form.pieces())
         return
+    kept, rejected, empty = judge(form, form.pieces())
     assert len(kept) + len(rejected) + empty == expected_events(table)
 
 
@@ -207,8 +209,14 @@ def expected_events(table: pa.Table) -> int:
     """Count what the rows come to: their events, or one for a row that is rejected or empty as a whole."""
     is_list = [pa.types.is_list(field.type) or pa.types.is_large_list(field.type) for field in table.schema]
     names = [field.name for field, yes in zip(table.schema, is_list, strict=True) if yes]
-    lengths = [{len(value or []) for value in row.values()} for row in table.select(names).to_pylist()]
-    return sum(max(*sizes, 1) if len(sizes) == 1 else 1 for sizes in lengths) if names else table.num_rows
+    total = 0
+    for row in table.select(names).to_pylist() if names else []:
+        length = max(len(value or []) for value in row.values())
+        if "i" not in names:
+            length = max(length, 1)
+        there = [value for value in row.values() if value is not None and (value or "i" in names)]
+        total += max(length, 1) if all(len(value) == length for value in there) else 1
+    return total if names else table.num_rows
 
 
 def test_a_piece_by_offset_is_one_with_an_end():

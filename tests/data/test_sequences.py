@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysys.data.schema import Fields, Split, events_schema, sequences_schema
+from raysys.data.schema import NEVER, Fields, Split, events_schema, sequences_schema
 from raysys.data.sequences import (
     LogTable,
     count_marks,
@@ -119,8 +119,11 @@ def test_train_items_are_what_pandas_counts():
         first_time=("timestamp", "min"), count=("event", lambda names: names.isin(("buy", "click")).sum())
     )
     table = train_items(lane, LOO.mark(lane))
+    assert table["item_id"].to_pylist() == lane.item_ids.to_pylist()
     found = table.to_pandas().set_index("item_id")
-    assert table["item_id"].to_pylist() == sorted(expected.index)
+    never = set(frame["item_id"]) - set(train["item_id"])
+    assert set(found.index[found["first_time"] == NEVER]) == never
+    found = found[found["first_time"] < NEVER]
     pd.testing.assert_frame_equal(found, expected.sort_index(), check_dtype=False)
     assert found.loc["i7", "count"] == 0, "an item that was only viewed is known and not popular"
     devices = train_categories(lane, LOO.mark(lane), "device").to_pandas().set_index("item_id").sort_index()
@@ -169,7 +172,10 @@ def test_given_events_are_history_and_count_nowhere():
     frame = log(7)
     lane = gather(frame)
     marks = np.full(len(lane), Split.GIVEN, np.int8)
-    assert train_items(lane, marks).num_rows == 0
+    items = train_items(lane, marks)
+    assert items["item_id"].to_pylist() == lane.item_ids.to_pylist()
+    assert set(items["first_time"].to_pylist()) == {NEVER}
+    assert set(items["count"].to_pylist()) == {0}
     assert train_categories(lane, marks, "device").num_rows == 0
     assert all((counts == 0).all() for counts in count_marks(lane, marks).values())
 

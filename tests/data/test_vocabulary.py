@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN
-from raysys.data.vocabulary import Vocabulary, merge_items
+from raysys.data.schema import FIRST_ITEM, NEVER, PAD, UNKNOWN
+from raysys.data.vocabulary import Vocabulary, extend, merge_items
 from raysys.errors import UserError
 
 ids = st.lists(st.text(max_size=3), unique=True, max_size=12)
@@ -55,10 +55,18 @@ def test_a_saved_vocabulary_is_the_same(tmp_path):
         Vocabulary.load(tmp_path / "v.arrow")
 
 
-def test_order_is_first_time_then_id_and_unknown_times_come_last():
-    merged = merge_items([part([("c", 5, 1), ("b", 5, 1), ("z", None, 1)]), part([("a", 9, 1), ("z", None, 2)])])
-    assert merged["item_id"].to_pylist() == ["b", "c", "a", "z"]
-    assert merged["count"].to_pylist() == [1, 1, 1, 3]
+def test_order_is_first_time_then_id_and_what_training_never_met_comes_last():
+    parts = [part([("c", 5, 1), ("b", 5, 1), ("z", NEVER, 0)]), part([("a", 9, 1), ("z", NEVER, 0), ("y", NEVER, 0)])]
+    merged = merge_items(parts)
+    assert merged.items["item_id"].to_pylist() == ["b", "c", "a", "y", "z"]
+    assert merged.items["count"].to_pylist() == [1, 1, 1, 0, 0]
+    assert merged.learned["item_id"].to_pylist() == ["b", "c", "a"]
+    assert [place.tolist() for place in merged.places] == [[1, 0, 4], [2, 4, 3]]
+
+
+def test_an_item_that_one_part_trains_on_is_learned():
+    merged = merge_items([part([("a", NEVER, 0)]), part([]), part([("a", 7, 2)])])
+    assert merged.learned.to_pylist() == [{"item_id": "a", "first_time": 7, "count": 2}]
 
 
 rows = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 4), st.integers(0, 9)), max_size=20)
@@ -66,15 +74,29 @@ rows = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 4), st.integ
 
 @given(rows, st.randoms(use_true_random=False))
 def test_the_vocabulary_does_not_depend_on_how_the_log_is_cut(log, generator):
-    whole = merge_items([part(log)])
+    whole = merge_items([part(log)]).items
     shuffled = list(log)
     generator.shuffle(shuffled)
     cuts = sorted(generator.randrange(len(log) + 1) for _ in range(3))
     parts = [part(shuffled[a:b]) for a, b in zip([0, *cuts], [*cuts, len(log)], strict=True)]
     generator.shuffle(parts)
-    assert merge_items(parts).equals(whole)
+    merged = merge_items(parts)
+    assert merged.items.equals(whole)
+    for own, place in zip(parts, merged.places, strict=True):
+        assert whole["item_id"].take(pa.array(place)).to_pylist() == own["item_id"].to_pylist()
     if log:
         frame = pd.DataFrame(log, columns=["item_id", "first_time", "count"])
         expected = frame.groupby("item_id", as_index=False).agg({"first_time": "min", "count": "sum"})
         expected = expected.sort_values(["first_time", "item_id"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(whole.to_pandas(), expected, check_dtype=False)
+
+
+@given(rows, rows)
+def test_later_items_follow_those_that_have_an_index(first, second):
+    earlier = merge_items([part(first)]).learned["item_id"].combine_chunks()
+    merged = merge_items([part(second)]).learned
+    both = extend(earlier, merged)
+    fresh = [item for item in merged["item_id"].to_pylist() if item not in set(earlier.to_pylist())]
+    assert both["item_id"].to_pylist() == [*earlier.to_pylist(), *fresh]
+    counts = dict(zip(merged["item_id"].to_pylist(), merged["count"].to_pylist(), strict=True))
+    assert both["count"].to_pylist() == [counts.get(item, 0) for item in both["item_id"].to_pylist()]

@@ -35,6 +35,14 @@ CONFIGS = {
     "no source": ("project: shop\n", "sources"),
     "missing file": ("project: shop\npath: nowhere.csv\nformat: delimited\n", "nowhere.csv: no such file"),
     "missing variable": ("project: shop\npath: '${NOT_SET_ANYWHERE}/x'\nformat: delimited\n", "NOT_SET_ANYWHERE"),
+    "secret in the config": (
+        "project: shop\npath: log.csv\nformat: delimited\npseudonymise: {key: hunter2hunter2hunter2}\n",
+        "the secret itself must not stand in a config",
+    ),
+    "label without a window": (
+        "project: shop\npath: log.csv\nformat: delimited\nlabels: {buy: {on: view}}\n",
+        "labels.buy.within: Field required",
+    ),
     "missing plugin": ("project: shop\npath: log.csv\nformat: delimited\nplugins: [no_such]\n", "no_such"),
 }
 
@@ -49,6 +57,22 @@ def test_a_bad_ingest_config_is_refused(case, folder, command):
     assert "bad.yaml" in err or "nowhere.csv" in err
     assert "Traceback" not in err
     assert out == ""
+    assert _nothing_was_written(folder)
+
+
+def test_a_key_that_is_not_set_is_told_before_anything_is_read(folder, command, monkeypatch):
+    monkeypatch.delenv("SHOP_KEY", raising=False)
+    code, _, err = command("ingest", "ingest.yaml", "--set", "pseudonymise.key=env SHOP_KEY")
+    assert code == 2
+    assert "$SHOP_KEY is not set" in err
+    assert "Traceback" not in err
+    assert _nothing_was_written(folder)
+
+
+def test_a_column_that_a_log_cannot_do_without_is_not_dropped(folder, command):
+    code, _, err = command("ingest", "ingest.yaml", "--set", "drop=[item_id]")
+    assert code == 2
+    assert "drop: 'item_id' is the column of columns.item_id" in err
     assert _nothing_was_written(folder)
 
 
@@ -111,6 +135,8 @@ def test_a_bad_train_config_is_refused(case, folder, command):
         (("runs", "rollback", "shop@champion"), "no earlier run"),
         (("data", "show", "."), "not a dataset"),
         (("data", "show", "nowhere"), "no such dataset"),
+        (("data", "forget", ".", "u1"), "not a dataset directory"),
+        (("ingest", "ingest.yaml", "--append"), "no such dataset"),
         (("init", "nowhere"), "no such file"),
         (("schema", "trian"), "did you mean 'train'"),
         (("ingest", "ingest.yaml", "--set", "max_rejected"), "PATH=VALUE"),

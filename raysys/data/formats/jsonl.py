@@ -14,7 +14,7 @@ from raysys.data.formats.source import MALFORMED, Columns, EventFormat, Piece, R
 from raysys.data.schema import LABEL_PREFIX, NUMBER_PREFIX, Fields
 
 _SAMPLED_LINES: Final = 100
-_SMALLEST_PART: Final = 512  # lines that are parsed one by one where the fast parser refuses them
+_SMALLEST_PART: Final = 4096  # lines that are parsed one by one where the fast parser refuses them
 _PARTS: Final = 8
 _LARGEST_INTEGER: Final = 2**63
 

@@ -57,27 +57,40 @@ def _typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _unroll(table: pa.Table) -> tuple[pa.Table, int]:
-    """Return one row per element of the lists, and how many rows had none."""
+    """Return one row per element of the lists, and how many rows had none.
+
+    A list that is missing beside others is a missing value of each element; so is an empty one beside a single item.
+    """
     names = [field.name for field in table.schema if _is_list(field.type)]
     if not names:
         return table, 0
-    lists = {name: table[name].combine_chunks() for name in names}
-    lengths = [pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64) for column in lists.values()]
-    unequal = np.any([length != lengths[0] for length in lengths], axis=0)
-    counts = np.where(unequal, 1, lengths[0])
+    lists = {name: _as_list(table[name].combine_chunks()) for name in names}
+    known = [pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64) for column in lists.values()]
+    counts = np.maximum(np.max(known, axis=0), 0 if "item_id" in lists else 1)
+    missing = [
+        column.is_null().to_numpy(zero_copy_only=False) | ((length == 0) & ("item_id" not in lists))
+        for column, length in zip(lists.values(), known, strict=True)
+    ]
+    unequal = np.any([(length != counts) & ~gone for length, gone in zip(known, missing, strict=True)], axis=0)
+    counts = np.where(unequal, 1, counts)
     owner = np.repeat(np.arange(table.num_rows), counts)
-    whole = ~unequal[owner]
-    place = pa.array(np.cumsum(whole) - 1, mask=~whole)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     columns = {}
     for name in table.column_names:
-        if name not in lists:
+        if name in lists:
+            place = lists[name].offsets.to_numpy()[owner] + within
+            without = (unequal | missing[names.index(name)])[owner]
+            columns[name] = lists[name].values.take(pa.array(place, mask=without))
+        else:
             columns[name] = table[name].take(pa.array(owner))
-            continue
-        elements = pc.list_flatten(lists[name] if whole.all() else lists[name].filter(pa.array(~unequal)))
-        columns[name] = elements if whole.all() else elements.take(place)
     if unequal.any():
-        columns[UNEQUAL_LISTS] = _texts(lists, np.where(whole, -1, owner))
+        columns[UNEQUAL_LISTS] = _texts(lists, np.where(unequal[owner], owner, -1))
     return pa.table(columns), int(np.sum(counts == 0))
+
+
+def _as_list(column: pa.Array) -> pa.Array:
+    of, kind = pa.types, column.type
+    return column if of.is_list(kind) or of.is_large_list(kind) else column.cast(pa.list_(kind.value_type))
 
 
 def _texts(lists: Mapping[str, pa.Array], owner: np.ndarray) -> pa.Array:

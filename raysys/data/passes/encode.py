@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raysys.data.audit import audit_shard
 from raysys.data.files import digest_of, read_arrow, write_arrow
-from raysys.data.passes.learn import category_path
+from raysys.data.passes.learn import category_path, item_indices
 from raysys.data.passes.plan import Plan, Survey, write_summary
 from raysys.data.schema import CATEGORY_PREFIX, UNKNOWN, sequences_schema
 from raysys.data.sequences import encode_rows
@@ -37,8 +37,7 @@ class EncodeLanes:
     def _encode(self, number: int) -> None:
         plan, survey, name = self.plan, self.survey, f"{number:05d}.arrow"
         vocabulary = Vocabulary.load(plan.version / "vocabulary.arrow")
-        ids = read_arrow(plan.staging / "drafts" / f"{number:05d}.items.arrow")["item_id"]
-        indices = vocabulary.encode(ids).to_numpy()
+        indices = item_indices(plan, number, len(survey.bounds) - 1)
         categories = {
             category: Vocabulary.load(category_path(plan.version, category)).item_ids
             for category in survey.fields.categories
@@ -48,9 +47,9 @@ class EncodeLanes:
         write_arrow(encode_rows(draft, indices, categories, sequences_schema(survey.fields)), shard)
         history = plan.config.history or survey.event_names
         is_history = np.array([event in history for event in survey.event_names], bool)
-        tokens = audit_shard(
-            shard, plan.version / "items" / name, vocabulary.item_ids, is_history, survey.splitting.periods
-        )
+        learned = read_arrow(plan.version / "items" / name)
+        periods = survey.splitting.periods
+        tokens = audit_shard(shard, learned, indices, vocabulary.item_ids, is_history, periods)
         summary = json.loads((plan.staging / "lanes" / f"{number:05d}.json").read_text())
         coded = ("items", *(CATEGORY_PREFIX + category for category in categories))
         codes = [read_arrow(shard)[column].combine_chunks().values.to_numpy() for column in coded]

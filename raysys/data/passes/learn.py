@@ -3,14 +3,16 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysys.data.catalog import Catalog, build_catalog
 from raysys.data.config import IngestConfig
 from raysys.data.features import latest
-from raysys.data.files import read_arrow, write_arrow
+from raysys.data.files import read_arrow, write_arrow, write_bytes
 from raysys.data.passes.plan import Plan, format_of, write_summary
-from raysys.data.schema import Fields
+from raysys.data.schema import FIRST_ITEM, UNKNOWN
 from raysys.data.tables import TableReport, details_of, read_details
 from raysys.data.vocabulary import Vocabulary, extend, merge_items
 from raysys.errors import UserError
@@ -20,35 +22,52 @@ FAN_IN = 8
 
 
 class MergeParts:
-    """Task: up to FAN_IN tables of (id, first time, count) -> one."""
+    """Task: up to FAN_IN tables of (id, first time, count) -> one, and where the rows of each went."""
 
-    def __init__(self, groups: tuple[tuple[Path, ...], ...], folder: Path) -> None:
-        self.groups = groups
-        self.folder = folder
+    def __init__(self, plan: Plan, name: str, level: int, parts: tuple[Path, ...]) -> None:
+        self.plan = plan
+        self.name = name
+        self.level = level
+        self.parts = parts
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Merge each group in the batch; returns their numbers."""
+        """Merge each group of parts in the batch; returns their numbers."""
         for number in batch["group"].to_pylist():
-            write_arrow(merge_items([read_arrow(path) for path in self.groups[number]]), self.target(number))
+            own = self.parts[number * FAN_IN : (number + 1) * FAN_IN]
+            merged = merge_items([read_arrow(path) for path in own])
+            write_arrow(merged.items, merged_folder(self.plan, self.name, self.level + 1) / f"{number:05d}.arrow")
+            write_places(self.plan, self.name, self.level, merged.places, number * FAN_IN)
         return batch
 
-    def target(self, number: int) -> Path:
-        """Return where the merged table of a group lies."""
-        return self.folder / f"{number:05d}.arrow"
+
+def merged_folder(plan: Plan, name: str, level: int) -> Path:
+    """Return where the tables of a level lie; level 0 are the lanes' own, "" names the items."""
+    return (plan.version / "items" if level == 0 else plan.staging / "merged" / str(level)) / name
 
 
-def groups_of(paths: list[Path]) -> tuple[tuple[Path, ...], ...]:
-    """Cut a list of files into groups that one task can merge."""
-    return tuple(tuple(paths[at : at + FAN_IN]) for at in range(0, len(paths), FAN_IN))
+def write_places(plan: Plan, name: str, level: int, places: list[np.ndarray], first: int) -> None:
+    """Keep where the rows of some tables of a level went in the next, i32; only items are looked up again."""
+    for number, place in enumerate(places if name == "" else [], start=first):
+        write_bytes(place.astype(np.int32).tobytes(), plan.staging / "places" / str(level) / f"{number:05d}")
+
+
+def item_indices(plan: Plan, lane: int, num_lanes: int) -> np.ndarray:
+    """Return the vocabulary index of each row of a lane's table of items [I] i32, UNKNOWN where it has none."""
+    number, count, level, place = lane, num_lanes, 0, None
+    while True:
+        step = np.fromfile(plan.staging / "places" / str(level) / f"{number:05d}", np.int32)
+        place = step if place is None else step[place]
+        if count <= FAN_IN:
+            return place
+        number, count, level = number // FAN_IN, -(-count // FAN_IN), level + 1
 
 
 class LearnVocabularies:
     """Task: merged tables -> the vocabulary of items with the catalog, and one vocabulary per context category."""
 
-    def __init__(self, plan: Plan, fields: Fields, parts: Path) -> None:
+    def __init__(self, plan: Plan, level: int) -> None:
         self.plan = plan
-        self.fields = fields
-        self.parts = parts
+        self.level = level
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Learn each vocabulary named in the batch ("" is that of the items); returns the names."""
@@ -75,10 +94,19 @@ class LearnVocabularies:
         Vocabulary(values["item_id"].combine_chunks()).save(category_path(self.plan.version, name))
 
     def _merged(self, name: str, earlier: Path | None) -> pa.Table:
-        merged = merge_items([read_arrow(path) for path in sorted((self.parts / name).glob("[0-9]*.arrow"))])
-        if earlier is None or not earlier.exists():
-            return merged
-        return extend(Vocabulary.load(earlier).item_ids, merged)
+        """Merge what is left of the tables; the places of their rows become indices."""
+        parts = sorted(merged_folder(self.plan, name, self.level).glob("[0-9]*.arrow"))
+        merged = merge_items([read_arrow(path) for path in parts])
+        learned = merged.learned
+        if earlier is not None and earlier.exists():
+            learned = extend(Vocabulary.load(earlier).item_ids, learned)
+            found = pc.index_in(merged.items["item_id"], learned["item_id"].combine_chunks())
+            index = pc.fill_null(pc.add(found, FIRST_ITEM), UNKNOWN).to_numpy()
+        else:
+            index = np.arange(merged.items.num_rows) + FIRST_ITEM
+            index[learned.num_rows :] = UNKNOWN
+        write_places(self.plan, name, self.level, [index[place] for place in merged.places], 0)
+        return learned
 
 
 def item_details(config: IngestConfig, wanted: pa.Array) -> tuple[pa.Table | None, TableReport]:

@@ -102,7 +102,6 @@ def prepare(plan: Plan, survey: Survey, number: int, lane: LaneEvents, excluded:
         lane = lane.with_column(LABEL_PREFIX + label, attribute(lane, join, label, until))
     assert logged == len(lane) + sum(cleaned.values()), f"lane {number}: {logged} events, {cleaned} cleaned"
     write_arrow(draft_rows(lane, marks, survey.fields), plan.staging / "drafts" / name)
-    write_arrow(pa.table({"item_id": lane.item_ids}), plan.staging / "drafts" / f"{number:05d}.items.arrow")
     write_arrow(train_items(lane, marks), plan.version / "items" / name)
     for category in survey.fields.categories:
         write_arrow(train_categories(lane, marks, category), plan.version / "items" / category / name)

@@ -76,5 +76,6 @@ def write_users(plan: Plan) -> None:
     tables = [read_arrow(path) for path in paths]
     parts = ArrowParts(plan.version / USERS, tables[0].schema)
     for table in tables:
-        parts.add(table)
+        if table.num_rows:  # a lane may have lost all its users; an empty part would bring empty dictionaries
+            parts.add(table)
     parts.close()
