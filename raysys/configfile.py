@@ -160,7 +160,8 @@ def build(model: type[C], node: Node, where: str) -> C:
     try:
         return model.model_validate(node)
     except ValidationError as error:
-        raise UserError("\n".join(_explain(finding, where) for finding in error.errors())) from None
+        found = error.errors()
+        raise UserError("\n".join(_explain(one, where) for one in found if not _follows(one, found))) from None
 
 
 def load_plugins(names: Any, where: str) -> None:
@@ -174,6 +175,14 @@ def load_plugins(names: Any, where: str) -> None:
             raise UserError(
                 f"{where}: plugins: cannot import {name!r} ({error}); put its folder on PYTHONPATH or install it"
             ) from error
+
+
+def _follows(finding: Any, others: Sequence[Any]) -> bool:
+    """Tell whether a list is too short only because an entry of it is wrong: the entry's own line says enough."""
+    place = finding["loc"]
+    return finding["type"] == "too_short" and any(
+        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in others
+    )
 
 
 def _explain(finding: Any, where: str) -> str:

@@ -63,9 +63,7 @@ def find_user(dataset: Dataset, user_id: str) -> np.ndarray:
 def user_tables(dataset: Dataset, rows: np.ndarray, most: int) -> Iterator[RenderableType]:
     """Yield the users of dataset rows [U], each with its `most` newest events."""
     reader, catalog = ShardReader(dataset), dataset.catalog
-    values = {
-        name: Vocabulary.load(dataset.path / "categories" / f"{name}.arrow") for name in dataset.manifest.categories
-    }
+    values = {name: dataset.category_values(name) for name in dataset.manifest.categories}
     for row, user in zip(rows, reader.user_ids(rows).to_pylist() if len(rows) else [], strict=True):
         events = reader.rows(np.array([row]), context=True)
         counts = {name: int(np.sum(events.marks == mark)) for mark, name in MARKS.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raysys.data.config import IngestConfig
-from raysys.data.dataset import Dataset, Manifest
+from raysys.data.dataset import Dataset, Manifest, file_name
 from raysys.data.files import link_or_copy, read_arrow, write_arrow
 from raysys.data.formats.source import Piece
 from raysys.data.passes.encode import summary_path
@@ -117,7 +117,7 @@ def keep_lanes(plan: Plan, survey: Survey, lanes: Sequence[int]) -> None:
     assert plan.base is not None
     for lane in lanes:
         name = f"{lane:05d}.arrow"
-        folders = [Path("log"), Path("items"), *(Path("items") / name for name in survey.fields.categories)]
+        folders = [Path("log"), Path("items"), *(Path("values") / file_name(name) for name in survey.fields.categories)]
         for folder in folders:
             link_or_copy(plan.base / folder / name, plan.version / folder / name)
 

@@ -64,6 +64,21 @@ class IngestConfig(FrozenConfig):
         return value
 
     @model_validator(mode="after")
+    def _no_id_in_clear(self) -> "IngestConfig":
+        if self.pseudonymise is None:
+            return self
+        tables = [table for table in (self.users,) if table is not None]
+        named = [(f"users.{kind}", name, table.id) for table in tables for kind, name in table.features()]
+        for number, source in enumerate(self.sources):
+            wanted = columns.wanted() if (columns := getattr(source, "columns", None)) else {}
+            own = wanted.get("user_id", "")
+            named += [(f"sources.{number}.columns.{name}", column, own) for name, column in wanted.items()]
+        for place, column, own in named:
+            if column == own and not place.endswith(".user_id"):
+                raise ValueError(f"{place}: {column!r} holds the user ids, which pseudonymise must not let through")
+        return self
+
+    @model_validator(mode="after")
     def _no_core_without_the_held_out(self) -> "IngestConfig":
         if self.clean.k_core is not None and self.split.kind == "item_held_out":  # type: ignore[attr-defined]
             raise ValueError(

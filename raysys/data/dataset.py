@@ -1,11 +1,17 @@
 """A dataset directory: versions side by side, each whole when its manifest is there."""
 
+import contextlib
+import hashlib
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysys.data.catalog import Catalog
@@ -17,7 +23,7 @@ from raysys.errors import UserError
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
 _PARTS = {
-    *("staging", "shards", "rejected", "log", "items", "categories"),
+    *("staging", "shards", "rejected", "log", "items", "values", "categories"),
     *("vocabulary.arrow", "catalog.arrow", "users.arrow", "rows.arrow", "lanes.json", "files.json"),
 }
 
@@ -124,15 +130,61 @@ class Dataset:
         """The shards, in their order."""
         return [self.path / "shards" / name for name in self.manifest.shards]
 
+    def category_values(self, name: str) -> Vocabulary:
+        """The values of a context category, in the order of their indices."""
+        return Vocabulary.load(category_path(self.path, name))
+
     def rows_with_targets(self, split: Split) -> np.ndarray:
         """Return the rows (i64, ascending) of users with at least one event of the split."""
         name = {Split.TRAIN: "train", Split.VALID: "valid", Split.TEST: "test"}[split]
         return np.flatnonzero(self.rows[f"{name}_events"].to_numpy() > 0)
 
 
+def category_path(version: Path, name: str) -> Path:
+    """Return where a dataset version keeps the values of a context category, in index order."""
+    return version / "categories" / f"{file_name(name)}.arrow"
+
+
+def file_name(name: str) -> str:
+    """Return a name of the user's as the name of a file, whatever characters it has."""
+    quoted = quote(name, safe="")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted  # a hidden file is one that is not whole
+
+
 def versions(path: Path) -> list[Path]:
     """Return the whole versions of a dataset directory, oldest first."""
     return sorted(found.parent for found in path.glob(f"v[0-9]*/{MANIFEST}"))
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let nobody else on this machine change a dataset directory meanwhile; mend first what a crash left half renamed.
+
+    Raises:
+        UserError: somebody else is changing it.
+    """
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"raysys-{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{path}: another process is writing this dataset; wait for it or give another -o") from None
+    try:
+        for old in path.glob(".v*.old"):  # a version that was to be replaced as a whole
+            version = path / old.name.removeprefix(".").removesuffix(".old")
+            shutil.rmtree(old) if version.exists() else old.rename(version)
+        yield
+    finally:
+        lock.release()
+
+
+def replace_version(version: Path, fresh: Path) -> None:
+    """Put a rewritten version in the place of the old one; a crash in between is mended by the next who writes."""
+    old = version.with_name(f".{version.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    version.rename(old)
+    fresh.rename(version)
+    shutil.rmtree(old)
 
 
 def new_version(path: Path) -> Path:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from raysys.data.append import LANES, read_lanes
 from raysys.data.audit import taught
 from raysys.data.catalog import Catalog
-from raysys.data.dataset import MANIFEST, Dataset, Manifest, versions
+from raysys.data.dataset import MANIFEST, Dataset, Manifest, alone, category_path, replace_version, versions
 from raysys.data.files import ArrowParts, digest_of, link_or_copy, read_arrow, write_arrow, write_bytes
 from raysys.data.hashing import hash_ids
 from raysys.data.passes.encode import manifest_digest
@@ -52,13 +52,11 @@ def forget(dataset: str | Path, user_id: str) -> list[Forgotten]:
         UserError: there is no dataset, or no version of it knows the user.
     """
     path = Path(dataset)
-    for old in path.glob(".v*.old"):  # a crash between two renames
-        version = path / old.name.removeprefix(".").removesuffix(".old")
-        shutil.rmtree(old) if version.exists() else old.rename(version)
-    found = versions(path)
-    if not found:
-        raise UserError(f"{path}: not a dataset directory; give the directory that holds the versions")
-    removed = [_forget(version, user_id) for version in found]
+    with alone(path):
+        found = versions(path)
+        if not found:
+            raise UserError(f"{path}: not a dataset directory; give the directory that holds the versions")
+        removed = [_forget(version, user_id) for version in found]
     if not any(one.events or one.logged or one.rejected for one in removed):
         raise UserError(f"{user_id}: no version of {path} knows this user (of {', '.join(v.name for v in found)})")
     return removed
@@ -115,11 +113,7 @@ def _forget(version: Path, user_id: str) -> Forgotten:
     if own.num_rows:
         _rewrite(opened, fresh, lane, name, own)
     _conclude(opened, fresh, lane, own, count, rules)
-    old = version.with_name(f".{version.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    version.rename(old)
-    fresh.rename(version)
-    shutil.rmtree(old)
+    replace_version(version, fresh)
     return count
 
 
@@ -158,7 +152,7 @@ def _conclude(
     summaries[lane]["times"] = (int(left.min()), int(left.max())) if len(left) else (None, None)
     summaries[lane]["digest"] = digest_of(shard)
     write_bytes(json.dumps(lanes).encode(), fresh / LANES)
-    learned = ["vocabulary.arrow", "catalog.arrow", *(f"categories/{name}.arrow" for name in manifest.categories)]
+    learned = ["vocabulary.arrow", "catalog.arrow", *(str(category_path(Path(), name)) for name in manifest.categories)]
     learned += [USERS] if (fresh / USERS).exists() else []
     names = [manifest.event_names, manifest.history, manifest.labels, manifest.numbers, tuple(manifest.categories)]
     digest = manifest_digest([fresh / name for name in learned], summaries, [*names, digest_of(fresh / "rows.arrow")])

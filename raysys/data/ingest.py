@@ -1,21 +1,17 @@
 """Runs the passes of an ingestion with Ray Data, alone on its dataset, and leaves nothing behind when it fails."""
 
-import contextlib
-import hashlib
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from raysys import cluster
 from raysys.data import append as later
 from raysys.data.config import IngestConfig
-from raysys.data.dataset import Dataset, new_version
+from raysys.data.dataset import Dataset, alone, new_version
 from raysys.data.inventory import take_inventory, without_dropped
 from raysys.data.line import Each, run_passes
 from raysys.data.passes.plan import Plan
@@ -41,11 +37,11 @@ def ingest(
     config = without_dropped(config)
     path = Path(output) if output else Path(config.root) / "datasets" / config.project
     secret = config.pseudonymise.secret() if config.pseudonymise else None
-    base = _base(path, config, key_check(secret) if secret else None) if append else None
-    inventory = take_inventory(config, base)
-    if base is not None and not inventory.pieces:
-        return base
-    with _alone(path.absolute()):
+    with alone(path.absolute()):
+        base = _base(path, config, key_check(secret) if secret else None) if append else None
+        inventory = take_inventory(config, base)
+        if base is not None and not inventory.pieces:
+            return base
         version = new_version(path.absolute())
         plan = Plan(
             config=config,
@@ -76,21 +72,6 @@ def _base(path: Path, config: IngestConfig, check: str | None) -> Dataset:
         raise UserError("--append: clean.k_core depends on all days together; ingest everything anew without --append")
     later.check_extends(config, base.manifest, check)
     return base
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep a second ingestion on this machine from taking this one's unfinished version for a leftover."""
-    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"raysys-{name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"{path}: another ingestion is writing this dataset; wait for it or give another -o") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def on_ray(key: str, values: Iterable[Any], task: Callable[[pa.Table], pa.Table], plan: Plan, name: str) -> None:

@@ -1,6 +1,7 @@
 """What an ingestion will read, told before it reads: files, pieces, the unit of times, the fields of events."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,9 +51,10 @@ def take_inventory(config: IngestConfig, base: Dataset | None) -> Inventory:
     for label in config.labels:
         if label in fields.labels:
             raise UserError(f"labels.{label}: a source has a label of this name; name one of them otherwise")
-    earlier = base.manifest.time_units if base is not None else ()
+    earlier = _earlier_units(base)
     units = tuple(
-        earlier[which] if which < len(earlier) else _unit(form, [piece for other, piece in pieces if other == which])
+        earlier.get(_unit_key(form.config.model_dump(mode="json")))
+        or _unit(form, [piece for other, piece in pieces if other == which])
         for which, form in enumerate(formats)
     )
     numbered = tuple((which, dataclasses.replace(piece, index=at)) for at, (which, piece) in enumerate(pieces))
@@ -109,12 +111,23 @@ def describe(config: IngestConfig) -> dict[str, Any]:
     }
 
 
+def _earlier_units(base: Dataset | None) -> dict[str, str]:
+    """Return the units that sources of an earlier version had: a day alone may not tell."""
+    if base is None:
+        return {}
+    sources = base.manifest.config["sources"]
+    return {_unit_key(node): unit for node, unit in zip(sources, base.manifest.time_units, strict=True) if unit}
+
+
+def _unit_key(source: dict[str, Any]) -> str:
+    return json.dumps([source["path"], source["format"], source.get("columns", {}).get("timestamp")])
+
+
 def _unit(form: EventFormat, pieces: Sequence[Piece]) -> str | None:
-    """Return the unit of a source's times: the config's, or what its first rows show."""
-    columns = getattr(form.config, "columns", None)
-    given = getattr(columns, "time_unit", "auto")
-    if given != "auto":
-        return given if columns is None or columns.timestamp is not None else None
+    """Return the unit of a source's times: the config's or the format's own, or what its first rows show."""
+    if form.time_unit != "auto":
+        columns = getattr(form.config, "columns", None)
+        return form.time_unit if columns is None or columns.timestamp is not None else None
     for piece in pieces:
         for raw in form.read(piece):
             times = raw.table["timestamp"]

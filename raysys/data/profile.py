@@ -27,7 +27,6 @@ from raysys.data.files import read_arrow
 from raysys.data.scan import Scan
 from raysys.data.schema import FIRST_ITEM, LABEL_PREFIX, NUMBER_PREFIX, Split
 from raysys.data.times import milliseconds
-from raysys.data.vocabulary import Vocabulary
 from raysys.errors import UserError
 
 MARKS: Final = {mark: mark.name.lower() for mark in (Split.GIVEN, Split.TRAIN, Split.VALID, Split.TEST)}
@@ -226,7 +225,7 @@ def _numbers(dataset: Dataset, scan: Scan, prefix: str, name: str) -> Numbers:
 
 def _categories(dataset: Dataset, scan: Scan, name: str) -> Categories:
     counts = scan.categories[name][FIRST_ITEM:]
-    values = Vocabulary.load(dataset.path / "categories" / f"{name}.arrow").item_ids
+    values = dataset.category_values(name).item_ids
     top = np.argsort(-counts, kind="stable")[:_TOP_VALUES]
     names = values.take(pa.array(top)).to_pylist()
     known = counts.sum() / max(dataset.manifest.num_events, 1)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ import pyarrow.parquet as pq
 from raysys.data.append import FILES, LANES, read_files, read_lanes
 from raysys.data.audit import audit_catalog
 from raysys.data.catalog import Catalog
-from raysys.data.dataset import Dataset, Manifest
+from raysys.data.dataset import Dataset, Manifest, category_path
 from raysys.data.files import ArrowParts, read_arrow, write_bytes
 from raysys.data.inventory import Inventory, shard_fields
 from raysys.data.passes.encode import manifest_digest
-from raysys.data.passes.learn import category_path
 from raysys.data.passes.plan import NUM_BUCKETS, Plan, Survey, lane_bounds, read_begins, read_summaries, spilled
 from raysys.data.passes.route import too_many_events
 from raysys.data.passes.users import USERS
@@ -181,7 +181,7 @@ def _manifest(
 ) -> Manifest:
     fields, history = survey.fields, plan.config.history or survey.event_names
     sizes = {name: Vocabulary.load(category_path(plan.version, name)) for name in fields.categories}
-    learned = ["vocabulary.arrow", "catalog.arrow", *(f"categories/{name}.arrow" for name in fields.categories)]
+    learned = ["vocabulary.arrow", "catalog.arrow", *(str(category_path(Path(), name)) for name in fields.categories)]
     if (plan.version / USERS).exists():
         learned.append(USERS)
     totals = {label: np.sum([s["labels"][label] for s in summaries], axis=0) for label in fields.labels}

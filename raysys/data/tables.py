@@ -50,9 +50,14 @@ class TableConfig(FrozenConfig):
     time_unit: TimeUnit = "auto"
     """Unit of `timestamp`; `auto` tells it from the values."""
 
+    def features(self) -> list[tuple[str, str]]:
+        """Return (kind, column) of every feature."""
+        kinds = {"text": self.text, "categories": self.categories, "numbers": self.numbers, "vectors": self.vectors}
+        return [(kind, name) for kind, names in kinds.items() for name in names]
+
     @model_validator(mode="after")
     def _one_kind_per_column(self) -> "TableConfig":
-        names = [*self.text, *self.categories, *self.numbers, *self.vectors]
+        names = [name for _, name in self.features()]
         for name in names:
             if not name:
                 raise ValueError("a column has an empty name; leave it out")

@@ -462,7 +462,7 @@ def test_two_ingestions_into_one_dataset_are_not_at_the_same_time(ingest_here, t
     def second(key, values, task, plan, name):
         ingest_here(sources=[source])
 
-    with pytest.raises(UserError, match="another ingestion is writing this dataset"):
+    with pytest.raises(UserError, match="another process is writing this dataset"):
         ingest_here(sources=[source], each=second)
     assert not (tmp_path / "dataset").exists()
     assert ingest_here(sources=[source]).path.name == "v0001", "the lock is released"

@@ -10,6 +10,7 @@ import pyarrow as pa
 from raysys.data.formats.shaping import malformed
 from raysys.data.formats.source import EventFormat, Piece, RawEvents, SourceConfig
 from raysys.data.schema import LABEL_PREFIX, Fields
+from raysys.data.times import TimeUnit
 from raysys.errors import UserError
 
 GENRES = [
@@ -51,6 +52,11 @@ class MovieLens(EventFormat):
     def fields(self) -> Fields:
         """The rating in stars."""
         return Fields(labels=("rating",))
+
+    @property
+    def time_unit(self) -> TimeUnit:
+        """Seconds, in every release."""
+        return "s"
 
     def pieces(self) -> list[Piece]:
         """The one ratings file."""

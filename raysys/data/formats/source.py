@@ -206,6 +206,12 @@ class EventFormat(ABC):
             num_bytes, num_lines = num_bytes + len(head), num_lines + head.count(b"\n")
         return round(sum(file.size for file in files) * num_lines / max(num_bytes, 1))
 
+    @property
+    def time_unit(self) -> TimeUnit:
+        """Unit of its times, where the format or the config says it."""
+        columns = getattr(self.config, "columns", None)
+        return "auto" if columns is None else columns.time_unit
+
     @abstractmethod
     def read(self, piece: Piece) -> Iterator[RawEvents]:
         """Yield the rows of a piece in their order."""

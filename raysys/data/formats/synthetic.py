@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from raysys.data.formats.source import MALFORMED, EventFormat, Piece, RawEvents, SourceConfig
 from raysys.data.schema import LABEL_PREFIX, REQUEST_ID, Fields
+from raysys.data.times import TimeUnit
 
 _USERS_PER_PIECE = 20_000
 _START = 1_700_000_000_000  # ms
@@ -56,6 +57,11 @@ class Synthetic(EventFormat):
         """Interactions carry a rating, the tables of the funnel the request that showed the item."""
         is_plain = self.config.table == "interaction"
         return Fields(labels=("rating",)) if is_plain else Fields(request_id=True)
+
+    @property
+    def time_unit(self) -> TimeUnit:
+        """Milliseconds."""
+        return "ms"
 
     def pieces(self) -> list[Piece]:
         """One piece per 20,000 users."""

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from raysys.data.audit import audit_shard
+from raysys.data.dataset import category_path
 from raysys.data.files import digest_of, read_arrow, write_arrow
-from raysys.data.passes.learn import category_path, item_indices
+from raysys.data.passes.learn import item_indices
 from raysys.data.passes.plan import Plan, Survey, write_summary
 from raysys.data.schema import CATEGORY_PREFIX, UNKNOWN, sequences_schema
 from raysys.data.sequences import encode_rows

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from raysys.data.catalog import Catalog, build_catalog
 from raysys.data.config import IngestConfig
+from raysys.data.dataset import category_path, file_name
 from raysys.data.features import latest
 from raysys.data.files import read_arrow, write_arrow, write_bytes
 from raysys.data.passes.plan import Plan, format_of, write_summary
@@ -42,7 +43,8 @@ class MergeParts:
 
 def merged_folder(plan: Plan, name: str, level: int) -> Path:
     """Return where the tables of a level lie; level 0 are the lanes' own, "" names the items."""
-    return (plan.version / "items" if level == 0 else plan.staging / "merged" / str(level)) / name
+    root = plan.version if level == 0 else plan.staging / "merged" / str(level)
+    return root / "items" if name == "" else root / "values" / file_name(name)
 
 
 def write_places(plan: Plan, name: str, level: int, places: list[np.ndarray], first: int) -> None:
@@ -122,8 +124,3 @@ def item_details(config: IngestConfig, wanted: pa.Array) -> tuple[pa.Table | Non
         return details, report
     kept = [name for name in ("id", "title") if name in details.column_names]
     return latest(details).select(kept), report
-
-
-def category_path(version: Path, name: str) -> Path:
-    """Return where a dataset version keeps the values of a context category, in index order."""
-    return version / "categories" / f"{name}.arrow"

@@ -13,6 +13,7 @@ from raysys.data.cleaning import clean, k_core_round, rare_items
 from raysys.data.features import concat_blocks
 from raysys.data.files import read_arrow, write_arrow
 from raysys.data.lanes import LaneEvents
+from raysys.data.passes.learn import merged_folder
 from raysys.data.passes.plan import Plan, Survey, read_begins, spilled, write_summary
 from raysys.data.schema import LABEL_PREFIX, ROWS, Split
 from raysys.data.sequences import count_marks, draft_rows, from_log, gather_lane, train_categories, train_items
@@ -104,7 +105,7 @@ def prepare(plan: Plan, survey: Survey, number: int, lane: LaneEvents, excluded:
     write_arrow(draft_rows(lane, marks, survey.fields), plan.staging / "drafts" / name)
     write_arrow(train_items(lane, marks), plan.version / "items" / name)
     for category in survey.fields.categories:
-        write_arrow(train_categories(lane, marks, category), plan.version / "items" / category / name)
+        write_arrow(train_categories(lane, marks, category), merged_folder(plan, category, 0) / name)
     write_arrow(pa.table(count_marks(lane, marks), schema=ROWS), plan.staging / "rows" / name)
     summary = {"lane": number, "cleaned": cleaned, "open_windows": _open_windows(plan, lane, until, survey)}
     write_summary(summary | _statistics(lane, marks, survey), plan.staging / "lanes" / f"{number:05d}.json")

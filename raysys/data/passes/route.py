@@ -212,7 +212,7 @@ def _rules(source: SourceConfig, config: RulesConfig, unit: str | None, now_ms: 
     return RowRules(
         now_ms=now_ms if config.future else _NO_END,
         time_unit=unit,
-        known_unit=columns is not None and columns.time_unit != "auto",
+        known_unit=columns is None or columns.time_unit != "auto",
         events=event.map if isinstance(event, EventColumn) else None,
         ranges=config.ranges,
     )
