@@ -86,6 +86,8 @@ def on_ray(key: str, values: Iterable[Any], task: Callable[[pa.Table], pa.Table]
     import ray.data
 
     cluster.quiet_ray()  # importing ray.data sets its own log level
+    # Memory reserved for each operator lets only one and a half tasks run on two cores; ours hold no blocks.
+    ray.data.DataContext.get_current().op_resource_reservation_enabled = False
     todo = ray.data.from_items([{key: value} for value in values], override_num_blocks=len(values))
     done = todo.map_batches(task, batch_size=1, batch_format="pyarrow", num_cpus=cluster.cpus_per_task())
     bar = StepBar(len(values))

@@ -205,7 +205,7 @@ def test_only_shards_that_something_new_concerns_are_written(days_of):
         if before.stat().st_ino != after.stat().st_ino:
             changed.add(before.name)
             assert {"user-003", "user-031"} & set(read_arrow(after)["user_id"].to_pylist())
-        for folder in ("log", "items", "items/device"):
+        for folder in ("log", "items", "values/device"):
             same = (first.path / folder / before.name).stat().st_ino == (
                 second.path / folder / before.name
             ).stat().st_ino
