@@ -3,13 +3,15 @@
 It shares no code with the stations it checks: it reads a shard back and recomputes what training alone may know.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysys.data.files import read_arrow
-from raysys.data.schema import FIRST_ITEM, NEVER, Split
+from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM, NEVER, Split
 from raysys.errors import UserError
 
 
@@ -86,6 +88,53 @@ def _taught(rows: pa.Table, size: int, is_history: np.ndarray) -> tuple[np.ndarr
     first = np.full(size, NEVER)
     np.minimum.at(first, place, times[train])
     return first, np.bincount(place[is_history[events[train]]], minlength=size)
+
+
+def audit_categories(shard: Path, name: str, learned: pa.Table, values: pa.Array, column: str) -> None:
+    """Check that what a shard gave to the index of a context category are exactly its training events.
+
+    Args:
+        shard: the finished file.
+        name: of the category.
+        learned: TRAIN_ITEMS of the values that the shard's users gave, with the number of their training events.
+        values: the values in index order.
+        column: of the shard that holds the indices.
+
+    Raises:
+        LeakError: they are not.
+    """
+    rows = read_arrow(shard)
+    codes, marks = (rows[one].combine_chunks().values.to_numpy() for one in (column, "marks"))
+    found = np.bincount(codes[(marks == Split.TRAIN) & (codes >= FIRST_ITEM)] - FIRST_ITEM, minlength=len(values))
+    place = pc.index_in(learned["item_id"].combine_chunks(), values)
+    _demand(not place.null_count, shard, f"{name}: a value that was learned has no index")
+    claimed = np.zeros(len(values), np.int64)
+    claimed[place.to_numpy()] = learned["count"].to_numpy()
+    _demand(bool((found == claimed).all()), shard, f"{name}: its values were not learned from training events alone")
+
+
+def audit_features(table: pa.Table, training: np.ndarray, earlier: Mapping[str, int], path: Path) -> None:
+    """Check that every value of the categories of items or users stands in a row that training knows.
+
+    Args:
+        table: one row per item or user, categories as dictionaries.
+        training: whether training knows the row [N].
+        earlier: of each category the number of values that an earlier version brought along.
+        path: of the table, for the message.
+
+    Raises:
+        LeakError: a value is only carried by rows that training does not know.
+    """
+    known = table.filter(pa.array(training))
+    for name in (name for name in table.column_names if name.startswith(CATEGORY_PREFIX)):
+        seen: set[int] = set()
+        size = 0
+        for chunk in known[name].chunks:
+            column = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
+            seen.update(pc.unique(column.indices.drop_null()).to_pylist())
+            size = len(column.dictionary)
+        late = set(range(earlier.get(name, 0), size)) - seen
+        _demand(not late, path, f"{name}: {len(late)} of its values are not those of training rows")
 
 
 def audit_catalog(popularity: np.ndarray, train_tokens: int, path: Path) -> None:

@@ -61,12 +61,11 @@ class ArrowParts:
         for batch in batches:
             self._writer.write_batch(batch)
 
-    def close(self) -> str:
-        """Rename the file into place and return the sha256 of its bytes."""
+    def close(self) -> None:
+        """Rename the file into place."""
         self._writer.close()
         self._sink.close()
         os.replace(self._partial, self._path)
-        return digest_of(self._path)
 
 
 def digest_of(path: Path) -> str:

@@ -23,7 +23,7 @@ from raysys.data.passes.prepare import CountItems, ExcludeRare, PrepareLanes
 from raysys.data.passes.route import RouteItems, RoutePieces, RouteUsers
 from raysys.data.passes.users import EncodeUsers, UserValues, write_users
 from raysys.data.schema import Fields
-from raysys.data.survey import conclude, read_report, refuse_bad_logs, survey_of
+from raysys.data.survey import conclude, lane_remarks, read_report, refuse_bad_logs, survey_of
 from raysys.errors import UserError
 from raysys.progress import stage
 
@@ -70,6 +70,7 @@ def run_passes(plan: Plan, inventory: Inventory, each: Each) -> Dataset:
         if plan.config.clean.k_core is not None:
             remarks.append(_k_core(plan, survey, lanes, each))
         remarks.append(f"{len(lanes)} of {len(survey.bounds) - 1} lanes")
+        remarks += lane_remarks(plan)
     if kept:
         later.keep_lanes(plan, survey, kept)
     with stage("learn vocabulary and catalog"):

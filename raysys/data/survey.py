@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from raysys.data.append import FILES, LANES, read_files, read_lanes
-from raysys.data.audit import audit_catalog
-from raysys.data.catalog import Catalog
+from raysys.data.audit import audit_catalog, audit_features
+from raysys.data.catalog import Catalog, vocabularies
 from raysys.data.dataset import Dataset, Manifest, category_path
-from raysys.data.files import ArrowParts, read_arrow, write_bytes
+from raysys.data.files import ArrowParts, digest_of, read_arrow, write_bytes
 from raysys.data.inventory import Inventory, shard_fields
 from raysys.data.passes.encode import manifest_digest
 from raysys.data.passes.plan import NUM_BUCKETS, Plan, Survey, lane_bounds, read_begins, read_summaries, spilled
@@ -162,12 +162,24 @@ def conclude(plan: Plan, survey: Survey, report: ValidationReport, inventory: In
     catalog = Catalog.load(plan.version / "catalog.arrow")
     popularity = catalog.table["popularity"].to_numpy()
     audit_catalog(popularity, sum(summary["train_tokens"] for summary in summaries), plan.version)
+    _audit_features(plan, catalog)
     split = survey.split.model_dump(mode="json")
     whole = {"bounds": survey.bounds, "split": split, "log_end_ms": survey.log_end_ms, "has_time": survey.has_time}
     lanes = {**whole, "summaries": summaries}
     write_bytes(json.dumps(lanes).encode(), plan.version / LANES)
     _write_files(plan, inventory)
     return _manifest(plan, survey, summaries, rejected, (cleaned, once), rows, rows_digest)
+
+
+def _audit_features(plan: Plan, catalog: Catalog) -> None:
+    tables = {"catalog.arrow": (catalog.table, np.ones(catalog.table.num_rows, bool))}  # it holds training items alone
+    if (plan.version / USERS).exists():
+        rows = read_arrow(plan.version / "rows.arrow")
+        tables[USERS] = (read_arrow(plan.version / USERS), rows["train_events"].to_numpy() > 0)
+    for name, (table, training) in tables.items():
+        before = plan.base / name if plan.base else None
+        earlier = vocabularies(read_arrow(before)) if before is not None and before.exists() else {}
+        audit_features(table, training, {one: len(values) for one, values in earlier.items()}, plan.version / name)
 
 
 def _manifest(
@@ -223,7 +235,8 @@ def _write_rows(plan: Plan, num_lanes: int) -> str:
     parts = ArrowParts(plan.version / "rows.arrow", ROWS)
     for lane in range(num_lanes):
         parts.add(read_arrow(plan.staging / "rows" / f"{lane:05d}.arrow"))
-    return parts.close()
+    parts.close()
+    return digest_of(plan.version / "rows.arrow")
 
 
 def _write_files(plan: Plan, inventory: Inventory) -> None:
@@ -231,6 +244,17 @@ def _write_files(plan: Plan, inventory: Inventory) -> None:
     for file in inventory.files.values():
         entries[file.path] = {"path": file.path, "size": file.size, "modified": file.modified}
     write_bytes(json.dumps(list(entries.values()), indent=1).encode(), plan.version / FILES)
+
+
+def lane_remarks(plan: Plan) -> list[str]:
+    """Tell how many events the lanes rejected and left out, by rule and reason."""
+    rejects = _sum(read_summaries(plan.staging / "lane_rejects"))
+    cleaned = _sum([one["cleaned"] for one in read_summaries(plan.staging / "lanes")])
+    return [
+        f"{count:,} {name} {what}"
+        for what, counts in (("rejected", rejects), ("cleaned", cleaned))
+        for name, count in counts.items()
+    ]
 
 
 def _sum(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raysys.data.audit import audit_shard
+from raysys.data.audit import audit_categories, audit_shard
 from raysys.data.dataset import category_path
 from raysys.data.files import digest_of, read_arrow, write_arrow
-from raysys.data.passes.learn import item_indices
+from raysys.data.passes.learn import item_indices, merged_folder
 from raysys.data.passes.plan import Plan, Survey, write_summary
 from raysys.data.schema import CATEGORY_PREFIX, UNKNOWN, sequences_schema
 from raysys.data.sequences import encode_rows
@@ -51,6 +51,9 @@ class EncodeLanes:
         learned = read_arrow(plan.version / "items" / name)
         periods = survey.splitting.periods
         tokens = audit_shard(shard, learned, indices, vocabulary.item_ids, is_history, periods)
+        for category, values in categories.items():
+            learned = read_arrow(merged_folder(plan, category, 0) / name)
+            audit_categories(shard, category, learned, values, CATEGORY_PREFIX + category)
         summary = json.loads((plan.staging / "lanes" / f"{number:05d}.json").read_text())
         coded = ("items", *(CATEGORY_PREFIX + category for category in categories))
         codes = [read_arrow(shard)[column].combine_chunks().values.to_numpy() for column in coded]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from raysys.data.files import read_arrow, write_arrow, write_bytes
 from raysys.data.lane_rules import duplicates, too_fast
 from raysys.data.lanes import LaneEvents
-from raysys.data.passes.plan import Plan, Survey, read_begins, spilled, write_summary
+from raysys.data.passes.plan import Plan, Survey, read_spilled, spilled, write_summary
 from raysys.data.passes.prepare import prepare
 from raysys.data.schema import events_schema
 from raysys.data.sequences import LogTable, event_names_of, from_log, gather_lane, log_of
@@ -51,11 +51,8 @@ class GatherLanes:
         if plan.base is not None:
             parts.append(from_log(read_arrow(plan.base / "log" / f"{number:05d}.arrow"), plan.fields.columns))
         for path in spilled(plan.staging / "routed"):
-            begins = read_begins(path)
-            rows = slice(int(begins[low]), int(begins[high]))
-            if rows.stop > rows.start:
-                table = read_arrow(path)
-                parts.append(LogTable(table.slice(rows.start, rows.stop - rows.start), event_names_of(table)))
+            table = read_spilled(path, low, high)
+            parts += [LogTable(table, event_names_of(table))] if table.num_rows else []
         if not parts:
             schema = events_schema(plan.fields)
             empty = schema.set(schema.names.index("event"), pa.field("event", pa.int8())).empty_table()

@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from raysys.data.config import IngestConfig
-from raysys.data.files import write_arrow, write_bytes
+from raysys.data.files import ArrowParts, write_bytes
 from raysys.data.formats import FORMATS
 from raysys.data.formats.source import EventFormat, Piece
 from raysys.data.schema import Fields
 from raysys.data.splitting import SPLITS, Splitting
 from raysys.errors import UserError
 
+_BATCH_ROWS = 4000
+_MOST_BATCH_BITS = 10
 NUM_BUCKETS = 1 << 16
 """Hash ranges that routed rows are sorted by; lanes are runs of them, cut when all rows are counted."""
 
@@ -88,12 +90,33 @@ def buckets_of(hashes: np.ndarray) -> np.ndarray:
 
 
 def spill(table: pa.Table, buckets: np.ndarray, path: Path) -> None:
-    """Write a table sorted by hash bucket (stable), and beside it where each bucket begins."""
+    """Write a table sorted by hash bucket (stable) in many small record batches, and where each bucket begins."""
     order = np.argsort(buckets, kind="stable")
-    write_arrow(table.take(pa.array(order)), path)
     begins = np.zeros(NUM_BUCKETS + 1, np.int32)
     begins[1:] = np.cumsum(np.bincount(buckets, minlength=NUM_BUCKETS))
+    ordered = table.take(pa.array(order)).combine_chunks()
+    bits = min(_MOST_BATCH_BITS, max(table.num_rows // _BATCH_ROWS, 1).bit_length() - 1)
+    cuts = begins[:: NUM_BUCKETS >> bits]
+    parts = ArrowParts(path, table.schema)
+    for first, last in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        parts.add(ordered.slice(first, last - first))
+    parts.close()
     write_bytes(begins.tobytes(), begins_path(path))
+
+
+def read_spilled(path: Path, low: int, high: int) -> pa.Table:
+    """Read the rows of the hash buckets from `low` to before `high`.
+
+    The file is read, not mapped: a mapped page of it may bring megabytes around it into the memory of the task.
+    """
+    begins = read_begins(path)
+    with pa.OSFile(str(path), "rb") as source:
+        reader = pa.ipc.open_file(source)
+        width = NUM_BUCKETS // reader.num_record_batches
+        numbers = range(low // width, -(-high // width)) if begins[high] > begins[low] else range(0)
+        table = pa.Table.from_batches([reader.get_batch(number) for number in numbers], reader.schema)
+        start = int(begins[low] - begins[low // width * width])
+        return table.slice(start, int(begins[high] - begins[low]))
 
 
 def begins_path(path: Path) -> Path:

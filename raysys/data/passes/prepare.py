@@ -14,7 +14,7 @@ from raysys.data.features import concat_blocks
 from raysys.data.files import read_arrow, write_arrow
 from raysys.data.lanes import LaneEvents
 from raysys.data.passes.learn import merged_folder
-from raysys.data.passes.plan import Plan, Survey, read_begins, spilled, write_summary
+from raysys.data.passes.plan import Plan, Survey, read_spilled, spilled, write_summary
 from raysys.data.schema import LABEL_PREFIX, ROWS, Split
 from raysys.data.sequences import count_marks, draft_rows, from_log, gather_lane, train_categories, train_items
 from raysys.errors import UserError
@@ -131,10 +131,7 @@ def enrich(plan: Plan, survey: Survey, number: int, lane: LaneEvents) -> tuple[L
 def user_details(plan: Plan, survey: Survey, number: int) -> pa.Table:
     """Return the rows of the table of users that belong to a lane."""
     low, high = survey.bounds[number : number + 2]
-    parts = []
-    for path in spilled(plan.staging / "users"):
-        begins = read_begins(path)
-        parts.append(read_arrow(path).slice(int(begins[low]), int(begins[high] - begins[low])))
+    parts = [read_spilled(path, low, high) for path in spilled(plan.staging / "users")]
     return concat_blocks(parts)
 
 
