@@ -17,7 +17,7 @@ from raysys.data.line import Each, run_passes
 from raysys.data.passes.plan import Plan
 from raysys.data.privacy import key_check
 from raysys.errors import UserError
-from raysys.progress import StepBar
+from raysys.progress import StepBar, console
 
 
 def ingest(
@@ -41,6 +41,7 @@ def ingest(
         base = _base(path, config, key_check(secret) if secret else None) if append else None
         inventory = take_inventory(config, base)
         if base is not None and not inventory.pieces:
+            console.print(f"  nothing new: {base.manifest.version} has read every file of the sources", soft_wrap=True)
             return base
         version = new_version(path.absolute())
         plan = Plan(
