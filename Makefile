@@ -46,7 +46,7 @@ check: $(STAMP)  ## format, lint, types, arrows and the fast tests: under a minu
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -m "not slow and not cluster and not process"
+	$(BIN)/python -m pytest -n auto -m "not slow and not cluster and not process and not thorough"
 
 docs: $(STAMP)  ## regenerate the reference pages from the code
 	$(BIN)/python docs/generate.py

@@ -65,7 +65,8 @@ def tiny_dataset(store, ray_cluster):
     import raysys
 
     source = {"format": "synthetic", "num_users": 300, "num_items": 60, "num_tastes": 4, "events_per_user": 12}
-    return raysys.ingest({"project": "tiny", "root": str(store), **source})
+    split = {"kind": "leave_one_out"}
+    return raysys.ingest({"project": "tiny", "root": str(store), "split": split, **source})
 
 
 @pytest.fixture(scope="session")

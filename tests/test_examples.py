@@ -51,6 +51,7 @@ FOUND = {  # what the owners of the data say is in them
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("folder", FOUND)
 def test_real_logs_become_datasets_by_their_yaml_alone(folder, data_root, tmp_path, monkeypatch):
     monkeypatch.setenv("RAYSYS_DATA", str(data_root))

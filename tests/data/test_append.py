@@ -22,6 +22,8 @@ from raysys.data.line import in_process
 from raysys.data.schema import Split
 from raysys.errors import UserError
 
+pytestmark = pytest.mark.thorough
+
 LEAVE_ONE_OUT = {"kind": "leave_one_out"}
 CLICKS = {"click": {"on": "view", "within": "1d"}}
 

@@ -122,7 +122,7 @@ def test_a_file_written_in_parts_is_absent_until_it_is_closed(tmp_path):
     for part in (table, table.slice(0, 0), table.slice(2)):
         parts.add(part)
     assert [path.name for path in tmp_path.glob("[!.]*")] == []
-    assert parts.close() == digest_of(tmp_path / "x.arrow")
+    parts.close()
     assert read_arrow(tmp_path / "x.arrow")["a"].to_pylist() == [1, 2, 3, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["x.arrow"]
 

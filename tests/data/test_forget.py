@@ -22,6 +22,8 @@ from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.runs import RunRecord
 
+pytestmark = pytest.mark.thorough
+
 USER = "forget-me-7"
 KEY = "0123456789abcdef-a-test"
 CLICKS = {"click": {"on": "view", "within": "1d"}}

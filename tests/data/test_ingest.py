@@ -399,6 +399,7 @@ def test_the_retail_example_holds_its_four_tables(ingest_here):
                 assert event["item"] in shown, f"{event['event']} of an item that had not been shown"
 
 
+@pytest.mark.thorough
 def test_movielens_100k_holds_out_nothing_that_training_knows(ingest_here, data_root):
     dataset = ingest_here(format="movielens", path=str(data_root / "movielens-100k"), split=LEAVE_ONE_OUT)
     names = ["uid", "sku", "stars", "ts"]

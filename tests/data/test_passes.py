@@ -18,6 +18,8 @@ from raysys.data.passes.plan import NUM_BUCKETS, read_begins, spill, spilled
 from raysys.data.passes.route import _BLOCK_ROWS
 from raysys.errors import UserError
 
+pytestmark = pytest.mark.thorough
+
 EVERYTHING = {
     "split": SPLIT,
     "labels": {"click": {"on": "view", "within": "1d"}},

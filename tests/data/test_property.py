@@ -16,6 +16,8 @@ from raysys.data.formats.source import Piece
 from raysys.data.validation import REJECTED, RowRules, validate
 from raysys.errors import UserError
 
+pytestmark = pytest.mark.thorough
+
 RULES = RowRules(now_ms=2**60, time_unit="s", known_unit=True, events={"e": "view", "f": "buy"}, ranges={"x": (0, 9)})
 COLUMNS = {
     "user_id": "u",

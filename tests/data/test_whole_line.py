@@ -25,6 +25,8 @@ from raysys.data.ingest import ingest
 from raysys.data.line import in_process
 from raysys.errors import UserError
 
+pytestmark = pytest.mark.thorough
+
 LEAVE_ONE_OUT = {"kind": "leave_one_out"}
 FOREVER = {"kind": "time", "valid_from": "2035-01-01", "test_from": "2036-01-01"}
 
