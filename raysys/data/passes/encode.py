@@ -6,36 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from raysys.data.audit import audit_categories, audit_shard
 from raysys.data.dataset import category_path
 from raysys.data.files import digest_of, read_arrow, write_arrow
 from raysys.data.passes.learn import item_indices, merged_folder
-from raysys.data.passes.plan import Plan, Survey, write_summary
+from raysys.data.passes.plan import LaneTask, write_summary
 from raysys.data.schema import CATEGORY_PREFIX, UNKNOWN, sequences_schema
 from raysys.data.sequences import encode_rows
 from raysys.data.vocabulary import Vocabulary
-from raysys.errors import UserError
 
 
-class EncodeLanes:
+class EncodeLanes(LaneTask):
     """Task: draft of a lane -> its shard, and a summary for the manifest."""
 
-    def __init__(self, plan: Plan, survey: Survey) -> None:
-        self.plan = plan
-        self.survey = survey
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Encode and audit the lanes of the batch; returns their numbers."""
-        for number in batch["lane"].to_pylist():
-            try:
-                self._encode(number)
-            except UserError as error:
-                self.plan.tell(f"encode-{number:05d}", error)
-        return batch
-
-    def _encode(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """Encode and audit one lane."""
         plan, survey, name = self.plan, self.survey, f"{number:05d}.arrow"
         vocabulary = Vocabulary.load(plan.version / "vocabulary.arrow")
         indices = item_indices(plan, number, len(survey.bounds) - 1)

@@ -9,34 +9,20 @@ import pyarrow.parquet as pq
 from raysys.data.files import read_arrow, write_arrow, write_bytes
 from raysys.data.lane_rules import duplicates, too_fast
 from raysys.data.lanes import LaneEvents
-from raysys.data.passes.plan import Plan, Survey, read_spilled, spilled, write_summary
+from raysys.data.passes.plan import LaneTask, read_spilled, spilled, write_summary
 from raysys.data.passes.prepare import prepare
 from raysys.data.schema import events_schema
 from raysys.data.sequences import LogTable, event_names_of, from_log, gather_lane, log_of
 from raysys.data.validation import REJECTED
-from raysys.errors import UserError
 
 _PIECE_BITS = 40
 
 
-class GatherLanes:
+class GatherLanes(LaneTask):
     """Task: lanes -> their logs and, unless a k-core has to count them first, the drafts of their shards."""
 
-    def __init__(self, plan: Plan, survey: Survey) -> None:
-        self.plan = plan
-        self.survey = survey
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Gather each lane in the batch; returns their numbers."""
-        for number in batch["lane"].to_pylist():
-            if self.plan.told() is None:
-                try:
-                    self._gather(number)
-                except UserError as error:
-                    self.plan.tell(f"lane-{number:05d}", error)
-        return batch
-
-    def _gather(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """Gather one lane."""
         plan, name = self.plan, f"{number:05d}"
         lane, rejected = self._reject(self._events(number), number)
         write_arrow(log_of(lane), plan.version / "log" / f"{name}.arrow", compression="lz4")

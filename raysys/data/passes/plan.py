@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,28 @@ class Survey:
     def splitting(self) -> Splitting:
         """The resolved split."""
         return SPLITS[self.split.kind](self.split)
+
+
+class LaneTask(ABC):
+    """A task that works on one lane at a time. A mistake of the user's is told, not raised, and ends the work."""
+
+    def __init__(self, plan: Plan, survey: Survey) -> None:
+        self.plan = plan
+        self.survey = survey
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on each lane in the batch; returns their numbers."""
+        for number in batch["lane"].to_pylist():
+            if self.plan.told() is None:
+                try:
+                    self.run(number)
+                except UserError as error:
+                    self.plan.tell(f"{type(self).__name__}-{number:05d}", error)
+        return batch
+
+    @abstractmethod
+    def run(self, number: int) -> None:
+        """Work on one lane."""
 
 
 def format_of(source: Any) -> EventFormat:

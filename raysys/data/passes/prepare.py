@@ -14,28 +14,24 @@ from raysys.data.features import concat_blocks
 from raysys.data.files import read_arrow, write_arrow
 from raysys.data.lanes import LaneEvents
 from raysys.data.passes.learn import merged_folder
-from raysys.data.passes.plan import Plan, Survey, read_spilled, spilled, write_summary
+from raysys.data.passes.plan import LaneTask, Plan, Survey, read_spilled, spilled, write_summary
 from raysys.data.schema import LABEL_PREFIX, ROWS, Split
 from raysys.data.sequences import count_marks, draft_rows, from_log, gather_lane, train_categories, train_items
-from raysys.errors import UserError
 
 
-class CountItems:
+class CountItems(LaneTask):
     """Task of one round of a k-core: logs of lanes -> what is left of each of their items."""
 
     def __init__(self, plan: Plan, survey: Survey, excluded: Path | None, folder: Path) -> None:
-        self.plan = plan
-        self.survey = survey
+        super().__init__(plan, survey)
         self.excluded = excluded
         self.folder = folder
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Count for each lane in the batch; returns their numbers."""
-        for number in batch["lane"].to_pylist():
-            lane, train, _ = enrich(self.plan, self.survey, number, from_own_log(self.plan, self.survey, number))
-            counts = k_core_round(lane, self.plan.config.clean, read_excluded(self.excluded), train)
-            write_arrow(counts, self.folder / f"{number:05d}.arrow")
-        return batch
+    def run(self, number: int) -> None:
+        """Count for one lane."""
+        lane, train, _ = enrich(self.plan, self.survey, number, from_own_log(self.plan, self.survey, number))
+        counts = k_core_round(lane, self.plan.config.clean, read_excluded(self.excluded), train)
+        write_arrow(counts, self.folder / f"{number:05d}.arrow")
 
 
 class ExcludeRare:
@@ -56,23 +52,16 @@ class ExcludeRare:
         return batch
 
 
-class PrepareLanes:
+class PrepareLanes(LaneTask):
     """Task: logs of lanes -> drafts of their shards, once the rounds of a k-core know what is left out."""
 
     def __init__(self, plan: Plan, survey: Survey, excluded: Path | None) -> None:
-        self.plan = plan
-        self.survey = survey
+        super().__init__(plan, survey)
         self.excluded = excluded
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Prepare each lane in the batch; returns their numbers."""
-        for number in batch["lane"].to_pylist():
-            try:
-                lane = from_own_log(self.plan, self.survey, number)
-                prepare(self.plan, self.survey, number, lane, self.excluded)
-            except UserError as error:
-                self.plan.tell(f"lane-{number:05d}", error)
-        return batch
+    def run(self, number: int) -> None:
+        """Prepare one lane."""
+        prepare(self.plan, self.survey, number, from_own_log(self.plan, self.survey, number), self.excluded)
 
 
 def from_own_log(plan: Plan, survey: Survey, number: int) -> LaneEvents:

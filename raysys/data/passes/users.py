@@ -6,31 +6,18 @@ import pyarrow as pa
 from raysys.data.catalog import category_values, encode_users, merge_values, vocabularies
 from raysys.data.features import latest
 from raysys.data.files import ArrowParts, read_arrow, write_arrow
-from raysys.data.passes.plan import Plan, Survey
+from raysys.data.passes.plan import LaneTask, Plan, Survey
 from raysys.data.passes.prepare import user_details
 from raysys.data.schema import Split
-from raysys.errors import UserError
 
 USERS = "users.arrow"
 
 
-class UserValues:
+class UserValues(LaneTask):
     """Task: shards -> the category values that their training users carry."""
 
-    def __init__(self, plan: Plan, survey: Survey) -> None:
-        self.plan = plan
-        self.survey = survey
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Find the values of each lane in the batch; returns their numbers."""
-        for number in batch["lane"].to_pylist():
-            try:
-                self._values(number)
-            except UserError as error:
-                self.plan.tell(f"users-{number:05d}", error)
-        return batch
-
-    def _values(self, number: int) -> None:
+    def run(self, number: int) -> None:
+        """Find the values of one lane."""
         plan, name = self.plan, f"{number:05d}.arrow"
         shard = read_arrow(plan.version / "shards" / name)
         marks, times = (shard[column].combine_chunks() for column in ("marks", "times"))
@@ -44,25 +31,19 @@ class UserValues:
         write_arrow(category_values(details, ids, first[known]), plan.staging / "user_values" / name)
 
 
-class EncodeUsers:
+class EncodeUsers(LaneTask):
     """Task: lanes -> the features of their users, once the values of all lanes are merged."""
 
-    def __init__(self, plan: Plan, survey: Survey) -> None:
-        self.plan = plan
-        self.survey = survey
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Encode the users of each lane in the batch; returns their numbers."""
-        parts = sorted((self.plan.staging / "user_values").glob("[0-9]*.arrow"))
-        earlier = self.plan.base / USERS if self.plan.base else None
+    def run(self, number: int) -> None:
+        """Encode the users of one lane."""
+        plan, name = self.plan, f"{number:05d}.arrow"
+        parts = sorted((plan.staging / "user_values").glob("[0-9]*.arrow"))
+        earlier = plan.base / USERS if plan.base else None
         known = vocabularies(read_arrow(earlier)) if earlier is not None and earlier.exists() else None
         values = merge_values([read_arrow(path) for path in parts], known)
-        for number in batch["lane"].to_pylist():
-            name = f"{number:05d}.arrow"
-            ids = read_arrow(self.plan.version / "shards" / name)["user_id"].combine_chunks()
-            details = lane_details(self.plan, self.survey, number)
-            write_arrow(encode_users(ids, details, values), self.plan.staging / "user_features" / name)
-        return batch
+        ids = read_arrow(plan.version / "shards" / name)["user_id"].combine_chunks()
+        encoded = encode_users(ids, lane_details(plan, self.survey, number), values)
+        write_arrow(encoded, plan.staging / "user_features" / name)
 
 
 def lane_details(plan: Plan, survey: Survey, number: int) -> pa.Table:
