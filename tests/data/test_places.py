@@ -18,6 +18,8 @@ from raysys.data.formats import FORMATS
 from raysys.data.places import can_be_cut, is_compressed, list_files, open_random, open_text
 from raysys.errors import UserError
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def logs(tmp_path) -> Path:

@@ -25,6 +25,8 @@ from raysys.data.validation import REJECTED
 from raysys.data.vocabulary import Vocabulary
 from raysys.data.wording import number, percent, printable, size
 
+pytestmark = pytest.mark.thorough
+
 NAMES = ("cart", "click", "view")
 FIELDS = Fields(labels=("rating",), numbers=("price",), categories=("device",))
 NUM_ITEMS = 4
