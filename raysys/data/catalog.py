@@ -85,15 +85,6 @@ def build_catalog(items: pa.Table, details: pa.Table | None, earlier: Catalog | 
     return Catalog(pa.table(columns).combine_chunks())
 
 
-def build_users(user_ids: pa.Array, details: pa.Table, training: np.ndarray) -> pa.Table:
-    """Return what `encode_users` returns, with the category values of the users where `training` [U] is true.
-
-    Values are in the order of their texts. This is for users that one process holds.
-    """
-    ids = user_ids.filter(pa.array(training))
-    return encode_users(user_ids, details, merge_values([category_values(details, ids, np.zeros(len(ids), np.int64))]))
-
-
 def encode_users(user_ids: pa.Array, details: pa.Table, values: Mapping[str, pa.Array]) -> pa.Table:
     """Return one row per user in the given order: user_id and features; category values not in `values` are null.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from raysys.data.formats.jsonl import parse_object
 from raysys.data.formats.lines import Lines, read_lines
 from raysys.data.formats.source import Piece
 from raysys.errors import UserError
@@ -75,20 +76,10 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 def _one_by_one(lines: Lines) -> tuple[pa.Table, int]:
     filled = [line for index in range(len(lines)) if (line := lines.line(index).strip())]
-    objects = [value for line in filled if (value := _object(line))]
+    objects = [value for line in filled if (value := parse_object(line))]
     names = dict.fromkeys(name for row in objects for name in row)
     table = pa.table({name: _column([row.get(name) for row in objects]) for name in names})
     return table, len(filled) - len(objects)
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line.decode())
-        if b"\\u" in line:  # half a surrogate pair is no text
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from raysys.data.catalog import (
     Catalog,
     build_catalog,
-    build_users,
     category_values,
     encode_users,
     merge_moments,
@@ -207,7 +206,9 @@ USERS = pa.table(
 
 
 def test_values_that_only_held_out_users_have_are_unknown():
-    table = build_users(pa.array(["u3", "nobody", "u1", "u2"]), USERS, np.array([False, True, True, True]))
+    training = pa.array(["nobody", "u1", "u2"])
+    values = merge_values([category_values(USERS, training, np.zeros(3, np.int64))])
+    table = encode_users(pa.array(["u3", "nobody", "u1", "u2"]), USERS, values)
     assert table["user_id"].to_pylist() == ["u3", "nobody", "u1", "u2"]
     assert table["category.plan"].to_pylist() == [None, None, "gold", "free"]
     assert table["category.likes"].to_pylist() == [["m"], None, ["m"], ["n", "m"]]

@@ -16,23 +16,21 @@ from pydantic import Field, field_validator
 
 from raysys.data.formats.lines import Lines, read_lines
 from raysys.data.formats.shaping import check_columns, malformed, shape
-from raysys.data.formats.source import Columns, EventFormat, Piece, RawEvents, SourceConfig, cut_files
+from raysys.data.formats.source import MappedFormat, MappedSource, Piece, RawEvents, cut_files
 from raysys.data.places import open_text
-from raysys.data.schema import Fields
 from raysys.errors import UserError
 
 _QUOTED: Final = ",;"  # with other delimiters a quotation mark is a character like any other
 _HEAD_BYTES: Final = 1 << 20
 
 
-class Delimited(EventFormat):
+class Delimited(MappedFormat):
     """Text rows cut by a delimiter. Values stay text here; validation turns them into ids, times and numbers."""
 
-    class Config(SourceConfig):
+    class Config(MappedSource):
         """A delimited log. A row is a line: no value holds a line end, quoted or not."""
 
         format: Literal["delimited"] = "delimited"
-        columns: Columns = Columns()
         delimiter: str = Field(",", min_length=1, max_length=1)
         """One character; a tab is "\\t" in double quotes."""
         header: tuple[str, ...] = ()
@@ -60,11 +58,6 @@ class Delimited(EventFormat):
             return value
 
     config: Config
-
-    @property
-    def fields(self) -> Fields:
-        """What the mapped columns carry beyond user, item, event and time."""
-        return self.config.columns.fields
 
     def pieces(self) -> list[Piece]:
         """One piece per file, several for large plain files."""

@@ -10,8 +10,8 @@ import pyarrow.json
 
 from raysys.data.formats.lines import Lines, read_lines
 from raysys.data.formats.shaping import check_columns, malformed, shape
-from raysys.data.formats.source import MALFORMED, Columns, EventFormat, Piece, RawEvents, SourceConfig, cut_files
-from raysys.data.schema import LABEL_PREFIX, NUMBER_PREFIX, Fields
+from raysys.data.formats.source import MALFORMED, MappedFormat, MappedSource, Piece, RawEvents, cut_files
+from raysys.data.schema import LABEL_PREFIX, NUMBER_PREFIX
 
 _SAMPLED_LINES: Final = 100
 _SMALLEST_PART: Final = 4096  # lines that are parsed one by one where the fast parser refuses them
@@ -19,21 +19,15 @@ _PARTS: Final = 8
 _LARGEST_INTEGER: Final = 2**63
 
 
-class JsonLines(EventFormat):
+class JsonLines(MappedFormat):
     """An object per line; fields of the objects are columns, and fields that hold lists unroll."""
 
-    class Config(SourceConfig):
+    class Config(MappedSource):
         """A log of JSON lines."""
 
         format: Literal["jsonl"] = "jsonl"
-        columns: Columns = Columns()
 
     config: Config
-
-    @property
-    def fields(self) -> Fields:
-        """What the mapped columns carry beyond user, item, event and time."""
-        return self.config.columns.fields
 
     def pieces(self) -> list[Piece]:
         """One piece per file, several for large plain files."""
@@ -50,7 +44,9 @@ class JsonLines(EventFormat):
             lines = lines.keep(_is_filled(lines))
             if not len(lines):
                 continue
-            sample = [value for value in map(_parse, map(lines.line, range(min(len(lines), _SAMPLED_LINES)))) if value]
+            sample = [
+                value for value in map(parse_object, map(lines.line, range(min(len(lines), _SAMPLED_LINES)))) if value
+            ]
             if place == 0 and sample:
                 self._check(piece.path, sample)
             kinds = _kinds(columns.wanted(), sample)
@@ -113,7 +109,7 @@ def _look_like_objects(lines: Lines) -> bool:
 
 
 def _parse_each(lines: Lines, kinds: Mapping[str, pa.DataType | None]) -> tuple[pa.Table, pa.Array, pa.Table]:
-    objects = [_parse(lines.line(index)) for index in range(len(lines))]
+    objects = [parse_object(lines.line(index)) for index in range(len(lines))]
     is_row = np.array([value is not None for value in objects])
     rows = [value for value in objects if value is not None]
     table = pa.table({name: _column([row.get(name) for row in rows], kind) for name, kind in kinds.items()})
@@ -121,7 +117,7 @@ def _parse_each(lines: Lines, kinds: Mapping[str, pa.DataType | None]) -> tuple[
     return table, pa.array(lines.rows[is_row]), malformed(lines.rows[bad], [lines.text(index) for index in bad])
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_object(line: bytes) -> dict[str, Any] | None:
     """Return the object that a line holds, or None where it holds none."""
     try:
         value = json.loads(line.decode())

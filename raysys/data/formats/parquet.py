@@ -8,29 +8,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysys.data.formats.shaping import check_columns, shape
-from raysys.data.formats.source import Columns, EventFormat, Piece, RawEvents, SourceConfig
+from raysys.data.formats.source import MappedFormat, MappedSource, Piece, RawEvents
 from raysys.data.places import list_files, open_random
-from raysys.data.schema import Fields
 from raysys.errors import UserError
 
 _BATCH_ROWS: Final = 1 << 20
 
 
-class Parquet(EventFormat):
+class Parquet(MappedFormat):
     """A parquet file, or a directory of them."""
 
-    class Config(SourceConfig):
+    class Config(MappedSource):
         """A parquet log."""
 
         format: Literal["parquet"] = "parquet"
-        columns: Columns = Columns()
 
     config: Config
-
-    @property
-    def fields(self) -> Fields:
-        """What the mapped columns carry beyond user, item, event and time."""
-        return self.config.columns.fields
 
     def pieces(self) -> list[Piece]:
         """One piece for every row group."""

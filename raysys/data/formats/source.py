@@ -209,8 +209,7 @@ class EventFormat(ABC):
     @property
     def time_unit(self) -> TimeUnit:
         """Unit of its times, where the format or the config says it."""
-        columns = getattr(self.config, "columns", None)
-        return "auto" if columns is None else columns.time_unit
+        return "auto"
 
     @abstractmethod
     def read(self, piece: Piece) -> Iterator[RawEvents]:
@@ -219,6 +218,28 @@ class EventFormat(ABC):
     def items(self) -> pa.Table | None:
         """Return the item table that comes with the log (item_id, title, ...), if there is one."""
         return None
+
+
+class MappedSource(SourceConfig):
+    """An input whose columns have the names that its owner gave them."""
+
+    columns: Columns = Columns()
+
+
+class MappedFormat(EventFormat):
+    """A format of tables: the config says which column holds what."""
+
+    config: MappedSource
+
+    @property
+    def fields(self) -> Fields:
+        """What the mapped columns carry beyond user, item, event and time."""
+        return self.config.columns.fields
+
+    @property
+    def time_unit(self) -> TimeUnit:
+        """Unit of the times, as the config says it."""
+        return self.config.columns.time_unit
 
 
 def cut_files(path: str) -> list[Piece]:
