@@ -30,6 +30,16 @@ REQUIREMENTS: dict[str, list[str]] = {
     "rectools": _RECTOOLS,
     "rectools-parquet": [*_RECTOOLS, "pyarrow==20.0.0"],
     "recbole": ["recbole==1.2.1", "numpy==1.26.4", "pandas==2.2.3", "scipy==1.11.4", "setuptools==79.0.1"],
+    "replay": [
+        "replay-rec[torch]==0.22.0",
+        "lightning==2.5.2",
+        "numpy==1.26.4",
+        "pandas==2.3.3",
+        "scipy==1.17.1",
+        "pyarrow==20.0.0",
+        "polars==1.44.2",
+        "pytorch-optimizer==3.11.0",
+    ],
     "polars": ["polars==2.1.0"],
 }
 SCRIPTS = Path(__file__).parent / "peer_scripts"
@@ -183,10 +193,18 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def write(path: str | Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any] | None = None) -> None:
-    """Write the report as JSON, whole or not at all; `about` is an earlier machine(), else it is taken now."""
+def write(
+    path: str | Path,
+    rows: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the report as JSON, whole or not at all; `about` is an earlier machine(), else it is taken now.
+
+    `more` is what a benchmark writes beside its rows.
+    """
     path = Path(path)
-    report = {"machine": dict(about or machine()), "rows": [dict(row) for row in rows]}
+    report = {"machine": dict(about or machine()), "rows": [dict(row) for row in rows], **(more or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     half.write_text(json.dumps(report, indent=2) + "\n")

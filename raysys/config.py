@@ -1,6 +1,6 @@
 """RunConfig: composes the stations' configs into everything a training run needs."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -8,7 +8,7 @@ from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
 from raysys.evaluation.protocol import EvaluationConfig
 from raysys.model.adapt import ADAPTS, Full
 from raysys.model.recommender import ModelConfig
-from raysys.optimizer import OptimizerConfig
+from raysys.optimizer import OPTIMIZERS, AdamW, OptimizerConfig
 from raysys.tasks import TASKS
 from raysys.weighting import WEIGHTINGS, FixedWeighting
 
@@ -31,6 +31,8 @@ class TrainingConfig(FrozenConfig):
     """Most passes over the training users."""
     batch_size: int = Field(128, ge=1)
     """Users per step, over all workers."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that each worker's share of a step is cut into, one in memory at a time; the step stays the same."""
     num_workers: int = Field(1, ge=1)
     """Ray Train workers; 1 trains in this process."""
     gpu: bool = False
@@ -38,6 +40,11 @@ class TrainingConfig(FrozenConfig):
     threads: int = Field(1, ge=1)
     """CPU threads of each worker's torch. On operations of this size a second thread gains little on a quiet machine
     and costs twice the CPU, many times that on a busy one; more workers gain more."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's matrix products while training; bfloat16 (autocast; weights stay float32) is for GPUs: on the
+    CPUs where it was measured it gained nothing."""
+    compile: bool = False
+    """Whether torch.compile translates the encoder; the first steps then take a minute and need a C++ compiler."""
     random_windows: bool = True
     """Whether a history longer than the model's is seen through another window in every epoch, or always its newest."""
     average_decay: float = Field(0.0, ge=0, lt=1)
@@ -73,11 +80,20 @@ class RunConfig(FrozenConfig):
     )
     """Tasks by name; a task's kind is its name unless it says `kind:`."""
     weighting: Annotated[FrozenConfig, OneOf(WEIGHTINGS, default="fixed")] = FixedWeighting.Config()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Annotated[OptimizerConfig, OneOf(OPTIMIZERS, default="adamw")] = AdamW.Config()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
     def _weighting_knows_the_tasks(self) -> "RunConfig":
         WEIGHTINGS[kind_of(self.weighting)](self.weighting, tuple(self.tasks))
+        return self
+
+    @model_validator(mode="after")
+    def _only_sums_accumulate(self) -> "RunConfig":
+        if self.training.accumulate > 1 and kind_of(self.weighting) != "fixed":
+            raise ValueError(
+                f"training.accumulate: {self.training.accumulate} with weighting {kind_of(self.weighting)}, which sees "
+                "whole steps; use accumulate: 1 or weighting: {kind: fixed}"
+            )
         return self

@@ -1,23 +1,27 @@
-"""Parameter groups, optimizer and learning-rate schedule."""
+"""Optimizers, parameter groups and the learning-rate schedule. To add an optimizer: a class below and its line."""
 
 import math
-from typing import Literal
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
-from torch import nn
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
-from raysys.component import FrozenConfig
+from raysys.component import FrozenConfig, kind_of
+
+Groups = list[dict[str, Any]]
+"""Parameter groups as torch takes them: `params` and `weight_decay`."""
 
 
 class OptimizerConfig(FrozenConfig):
-    """AdamW with a linear warm-up."""
+    """What all optimizers have in common."""
 
+    kind: str
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     """Of matrices only: norms, biases and embedding tables are left alone."""
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
     warmup_steps: int = Field(100, ge=0)
     """Steps over which the learning rate rises from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -26,8 +30,96 @@ class OptimizerConfig(FrozenConfig):
     """Largest norm of the whole gradient; null for no clipping."""
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters, matrices of linear layers apart from the rest."""
+class OptimizerKind(ABC):
+    """Makes a torch optimizer: its fused implementation, which every optimizer here has on CPU and CUDA."""
+
+    Config: ClassVar[type[OptimizerConfig]]
+
+    def __init__(self, config: OptimizerConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def build(self, groups: Groups) -> torch.optim.Optimizer:
+        """Return the optimizer over parameter groups that name their own weight decay."""
+
+
+class RunningMeans(OptimizerConfig):
+    """What Adam and its kin have in common."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the mean of gradients."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the mean of squared gradients."""
+
+
+class AdamW(OptimizerKind):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv 1711.05101, algorithm 2)."""
+
+    class Config(RunningMeans):
+        """AdamW's running means."""
+
+        kind: Literal["adamw"] = "adamw"
+
+    config: Config
+
+    def build(self, groups: Groups) -> torch.optim.Optimizer:
+        """Return torch's AdamW."""
+        betas = (self.config.beta1, self.config.beta2)
+        return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=betas, fused=True)
+
+
+class Adam(OptimizerKind):
+    """Adam (Kingma and Ba, 2015, arXiv 1412.6980, algorithm 1); weight decay is added to the gradient."""
+
+    class Config(RunningMeans):
+        """Adam's running means."""
+
+        kind: Literal["adam"] = "adam"
+
+    config: Config
+
+    def build(self, groups: Groups) -> torch.optim.Optimizer:
+        """Return torch's Adam."""
+        betas = (self.config.beta1, self.config.beta2)
+        return torch.optim.Adam(groups, lr=self.config.learning_rate, betas=betas, fused=True)
+
+
+class SGD(OptimizerKind):
+    """Stochastic gradient descent with momentum (Sutskever et al., 2013); weight decay is added to the gradient."""
+
+    class Config(OptimizerConfig):
+        """SGD's step and momentum; one parameter-sized buffer instead of Adam's two, none without momentum."""
+
+        kind: Literal["sgd"] = "sgd"
+        learning_rate: float = Field(0.1, gt=0)
+        """Larger than Adam's, whose steps do not shrink with the gradient."""
+        momentum: float = Field(0.9, ge=0, lt=1)
+        """Share of the last step that is taken again."""
+        nesterov: bool = False
+        """Whether the gradient is looked at where momentum leads."""
+
+        @model_validator(mode="after")
+        def _nesterov_looks_along_momentum(self) -> "SGD.Config":
+            if self.nesterov and not self.momentum:
+                raise ValueError("nesterov needs momentum above 0")
+            return self
+
+    config: Config
+
+    def build(self, groups: Groups) -> torch.optim.Optimizer:
+        """Return torch's SGD."""
+        config = self.config
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, fused=True
+        )
+
+
+OPTIMIZERS: dict[str, type[OptimizerKind]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+"""Kind -> class."""
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimizer over the trainable parameters, matrices of linear layers apart from the rest."""
     tables = {id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
     trainable = [p for p in module.parameters() if p.requires_grad]
     decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in tables]
@@ -36,9 +128,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    betas = (config.beta1, config.beta2)
-    filled = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(filled, lr=config.learning_rate, betas=betas, fused=True)
+    return OPTIMIZERS[kind_of(config)](config).build([group for group in groups if group["params"]])
 
 
 def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> float:
@@ -49,3 +139,10 @@ def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> fl
         return config.learning_rate
     share = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def clip(parameters: Sequence[Tensor], norm: float) -> None:
+    """Scale the gradients down to a norm over all of them, where it is larger; without reading it back."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    found = nn.utils.get_total_norm(gradients, foreach=True)
+    nn.utils.clip_grads_with_norm_(parameters, norm, found, foreach=True)

@@ -11,7 +11,8 @@ import torch
 
 from raysys.data.batches import Queries, history_rows, make_queries
 from raysys.data.schema import Split
-from raysys.evaluation.ranking import Candidates, ModelScorer, PopularityScorer, recommend
+from raysys.evaluation.baselines.popularity import PopularityScorer
+from raysys.evaluation.ranking import Candidates, ModelScorer, recommend
 from raysys.runs import Run
 from serving.ranking import task_scores
 from serving.users import Histories

@@ -150,7 +150,7 @@ def _show_report(run: "Run") -> None:
     report = EvalReport.from_json(run.reports[-1])
     wanted = (".ndcg@10", ".recall@10", ".coverage@10", ".rmse", ".auc")
     metrics = {name: found for name, found in report.metrics.items() if name.endswith(wanted)}
-    console.print(report_table(EvalReport(report.split, report.protocol, metrics, report.popularity)))
+    console.print(report_table(EvalReport(report.split, report.protocol, metrics, report.baselines)))
 
 
 def _ask(url: str, dataset: "Dataset") -> None:

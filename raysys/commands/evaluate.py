@@ -33,7 +33,11 @@ def evaluate(
     root: Root = None,
     json: AsJson = False,
 ) -> None:
-    """Rank the whole catalogue for every user with held-out events, beside popularity, with intervals."""
+    """Rank the whole catalogue for every user with held-out events, beside baselines, with intervals.
+
+    --json prints {"split", "protocol", "metrics": {metric: {"mean", "low", "high", "count"}}, "baselines": {baseline:
+    {metric: {...}}}, "slices": {slice: {metric: {...}}}, "num_users", "num_users_of_split", "notes": [text]}.
+    """
     from raysys.data.schema import Split
     from raysys.evaluation.report import print_report
 

@@ -48,7 +48,10 @@ def list_runs(
 
 @app.command()
 def show(run: RunName, root: Root = None, json: AsJson = False) -> None:
-    """Show a run's facts and its evaluation."""
+    """Show a run's facts and its evaluation.
+
+    --json prints the facts of run.json, "path", and "reports": one per split, in the shape of `raysys evaluate --json`.
+    """
     from rich.console import Console
 
     import raysys
@@ -68,27 +71,35 @@ def show(run: RunName, root: Root = None, json: AsJson = False) -> None:
 
 
 @app.command()
-def compare(run: RunName, other: RunName, root: Root = None, json: AsJson = False) -> None:
-    """Compare two runs on the test split: metric by metric, with the difference."""
-    from rich.console import Console
-    from rich.table import Table
+def compare(
+    run: RunName,
+    other: RunName,
+    split: Annotated[str, typer.Option(help="Which held-out events: valid or test.")] = "test",
+    root: Root = None,
+    json: AsJson = False,
+) -> None:
+    """Compare two runs user by user: OTHER minus RUN, with a paired bootstrap over the users that both evaluated.
 
+    --json prints {"first", "second" (run ids), "split", "num_users", "num_users_each": [first, second], "pairing",
+    "differences": [{"metric", "first", "second", "difference", "low", "high", "share_above_zero", "num_users"}]}.
+    """
     import raysys
+    from raysys.errors import UserError
+    from raysys.evaluation.compare import compare as compare_outcomes
+    from raysys.evaluation.outcomes import Kept
+    from raysys.evaluation.report import comparison_table, print_table
 
-    first, second = raysys.load(run, root).record, raysys.load(other, root).record
-    shared = [name for name in first.test if name in second.test]
-    rows = [(name, first.test[name], second.test[name], second.test[name] - first.test[name]) for name in shared]
-    same = first.dataset_fingerprint == second.dataset_fingerprint
+    if split not in ("valid", "test"):
+        raise UserError(f"--split {split}: valid or test")
+    first, second = raysys.load(run, root), raysys.load(other, root)
+    same = first.record.dataset_fingerprint == second.record.dataset_fingerprint
+    kept = [Kept.read(opened.path, split) for opened in (first, second)]
+    found = compare_outcomes(kept[0], kept[1], split, same, first.config.evaluation)
+    ids = first.record.run_id, second.record.run_id
     if json:
-        columns = ("metric", first.run_id, second.run_id, "difference")
-        print_json({"same_dataset": same, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
+        print_json({"first": ids[0], "second": ids[1], **found.to_json()})
         return
-    if not same:
-        typer.echo("the runs were trained and judged on different datasets: differences mean little", err=True)
-    table = Table("metric", first.run_id, second.run_id, "difference")
-    for name, a, b, gap in rows:
-        table.add_row(name, f"{a:.4f}", f"{b:.4f}", f"{gap:+.4f}")
-    Console(width=None if Console().is_terminal else 120).print(table)
+    print_table(comparison_table(found, *ids))
 
 
 @app.command()

@@ -9,10 +9,12 @@ from pydantic import ValidationError
 from raysys.component import FrozenConfig, OneOf
 from raysys.data.formats import FORMATS
 from raysys.data.splitting import SPLITS
+from raysys.evaluation.baselines import BASELINES
 from raysys.model.adapt import ADAPTS
 from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS
 from raysys.tasks import TASKS
+from raysys.tasks.objectives import OBJECTIVES
 from raysys.weighting import WEIGHTINGS
 
 REGISTRIES = {
@@ -22,6 +24,8 @@ REGISTRIES = {
     "BACKBONES": (BACKBONES, "kind"),
     "ADAPTS": (ADAPTS, "kind"),
     "TASKS": (TASKS, "kind"),
+    "OBJECTIVES": (OBJECTIVES, "kind"),
+    "BASELINES": (BASELINES, "kind"),
     "WEIGHTINGS": (WEIGHTINGS, "kind"),
 }
 PARTS = [(name, kind) for name, (registry, _) in REGISTRIES.items() for kind in registry]

@@ -4,7 +4,7 @@ Legend of shapes: B users, L history positions, C targets, N flat (row, item) pa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class History:
     events_BL: Tensor  # i64
     times_BL: Tensor  # i64, ms
     mask_BL: Tensor  # bool, true on tokens
+    users_B: Tensor  # i64, row of the dataset; -1 where there is none
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Batch:
 
     history: History
     targets: Targets
-    users_B: Tensor  # i64, row of the dataset
+    key: int = 0
+    """Names seed and step: whatever is drawn for a batch is a function of it, the user's row and a position, so that
+    any number of ranks draws the same."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -77,7 +80,6 @@ class Queries:
     seen_items_N: Tensor  # i64
     relevant_rows_N: Tensor  # i64, pairs of (row, item) that were held out
     relevant_items_N: Tensor  # i64
-    users_B: Tensor  # i64, row of the dataset
 
     def to(self, device: torch.device) -> "Queries":
         """Return the queries on a device."""
@@ -156,6 +158,7 @@ def make_batch(
     max_length: int,
     window: np.ndarray | None = None,
     windows_back: int = 0,
+    key: int = 0,
 ) -> Batch:
     """Make the events of one split the targets, and at most `max_length` history events before them the tokens.
 
@@ -193,7 +196,7 @@ def make_batch(
             mask_BC=spread(np.ones(len(anchor), np.int64), 0).bool(),
             labels={name: spread(values, torch.nan, torch.float32) for name, values in rows.labels.items()},
         ),
-        torch.from_numpy(rows.users),
+        key,
     )
 
 
@@ -212,7 +215,6 @@ def make_queries(rows: UserRows, split: Split, is_history: np.ndarray, max_lengt
         seen_items_N=torch.from_numpy(rows.items[known].astype(np.int64)),
         relevant_rows_N=torch.from_numpy(view.row[held_out]),
         relevant_items_N=torch.from_numpy(rows.items[held_out].astype(np.int64)),
-        users_B=torch.from_numpy(rows.users),
     )
 
 
@@ -244,7 +246,8 @@ class _View:
             return torch.from_numpy(out)
 
         mask = torch.from_numpy(np.arange(shape[1]) < lengths[:, None])
-        return History(spread(rows.items), spread(rows.events), spread(rows.times), mask)
+        users = torch.from_numpy(rows.users)
+        return History(spread(rows.items), spread(rows.events), spread(rows.times), mask, users)
 
 
 def _running(flags: np.ndarray, row: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -271,4 +274,7 @@ def _move(value: Any, device: torch.device) -> Any:
         return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
     if isinstance(value, Mapping):
         return {name: _move(inner, device) for name, inner in value.items()}
-    return type(value)(**{field.name: _move(getattr(value, field.name), device) for field in fields(value)})
+    if not is_dataclass(value):
+        return value
+    kind: Any = type(value)
+    return kind(**{field.name: _move(getattr(value, field.name), device) for field in fields(value)})

@@ -1,27 +1,3 @@
-"use strict";
-const facts = JSON.parse(document.getElementById("facts").textContent);
-const dark = matchMedia("(prefers-color-scheme: dark)");
-
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
-function axis(title, more) {
-  const line = colour("--line"), text = { color: colour("--soft"), size: 12 };
-  return {
-    title: { text: title, font: text, standoff: 8 }, tickfont: text, gridcolor: line, linecolor: line, zeroline: false,
-    automargin: true, fixedrange: true, ...more,
-  };
-}
-
-function layout(x, y, more) {
-  return {
-    xaxis: x, yaxis: y, margin: { l: 48, r: 12, t: 12, b: 40 }, dragmode: false, showlegend: false,
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: getComputedStyle(document.body).fontFamily },
-    hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--text"), size: 13 } }, ...more,
-  };
-}
-
 function logarithmic(values) {
   const known = values.filter((value) => value > 0);
   return { type: "log", dtick: Math.max(...known) < 200 * Math.min(...known) ? "D2" : 1, tickformat: "~s" };
@@ -77,13 +53,3 @@ const draw = {
     return [[trace], layout(axis("hour (UTC)", { dtick: 3, showgrid: false }), axis("", { autorange: "reversed", showgrid: false }))];
   },
 };
-
-function drawAll() {
-  for (const [name, data] of Object.entries(facts)) {
-    const [traces, shape] = draw[name](data);
-    Plotly.react(`plot-${name}`, traces, shape, { displayModeBar: false, responsive: true });
-  }
-}
-
-drawAll();
-dark.addEventListener("change", drawAll);

@@ -1,18 +1,12 @@
 """The facts of a dataset as one page that needs no network. What comes from logs is escaped: it may be hostile."""
 
-import base64
-import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Iterable
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from raysys.data.facts import Feature, Numbers, Profile
-from raysys.data.wording import number, percent, place, printable, size
+from raysys.data.webpage import Html, empty, own_file, plot, section, shell, table, text, tiles
+from raysys.data.wording import number, percent, place, size
 
 _COLOURS = 8
 _LOG_RATIO = 20  # kinds of events that differ more than this are told apart on a logarithmic axis alone
@@ -24,44 +18,14 @@ _MOST_FILES = 50
 
 def page(facts: Profile) -> str:
     """Return the page as HTML: everything in it is inlined, and scripts that are not its own are not run."""
-    own = files("raysys.data")
-    style, script = (own.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    scripts = [get_plotlyjs(), script]
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in scripts)
-    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:"
-    title = _text(f"{facts.project} {facts.version.version}")
-    data = json.dumps(_figures(facts)).replace("<", "\\u003c")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{_header(facts)}
+    style, script = (own_file("raysys.data", name) for name in ("page.css", "page.js"))
+    title = f"{facts.project} {facts.version.version}"
+    body = f"""{_header(facts)}
 <div class="cards">
 {"".join(_sections(facts))}
 </div>
-<footer>{_text(facts.path)}, fingerprint {_text(facts.version.fingerprint)}</footer>
-</main>
-<script type="application/json" id="facts">{data}</script>
-<script>{scripts[0]}</script>
-<script>{scripts[1]}</script>
-</body>
-</html>
-"""
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _text(value: object) -> str:
-    return escape(printable(str(value)))
+<footer>{text(facts.path)}, fingerprint {text(facts.version.fingerprint)}</footer>"""
+    return shell(title, body, style, script, _figures(facts))
 
 
 def _figures(facts: Profile) -> dict[str, Any]:
@@ -90,7 +54,7 @@ def _days(facts: Profile) -> dict[str, Any]:
     times = facts.times
     assert times is not None
     names = [stage.event for stage in sorted(facts.funnel, key=lambda stage: -stage.events)]
-    series: list[dict[str, Any]] = [{"name": _text(name), "y": times.events[name]} for name in names[: _COLOURS - 1]]
+    series: list[dict[str, Any]] = [{"name": text(name), "y": times.events[name]} for name in names[: _COLOURS - 1]]
     if rest := names[_COLOURS - 1 :]:
         sums = [sum(counts) for counts in zip(*(times.events[name] for name in rest), strict=True)]
         series.append({"name": f"{len(rest)} further kinds", "y": sums})
@@ -105,30 +69,29 @@ def _header(facts: Profile) -> str:
     span = f"{times.first[:16]} to {times.last[:16]} UTC" if times else "no times in the log"
     parent = f", extends {facts.version.parent}" if facts.version.parent else ""
     forgotten = f", {facts.forgotten:,} users forgotten" if facts.forgotten else ""
-    tiles = {
-        "users": f"{facts.users:,}",
-        "items": f"{facts.items:,}",
-        "events": f"{facts.events:,}",
-        "of all pairs of user and item": percent(facts.density),
-        "history events of the median user": number(facts.lengths.percentiles.get("p50", 0.0)),
-        "of the rows rejected": percent(sum(facts.rows["rejected"].values()) / max(facts.rows["read"], 1)),
-    }
-    shown = "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for name, value in tiles.items())
+    figures = (
+        (f"{facts.users:,}", "users"),
+        (f"{facts.items:,}", "items"),
+        (f"{facts.events:,}", "events"),
+        (percent(facts.density), "of all pairs of user and item"),
+        (number(facts.lengths.percentiles.get("p50", 0.0)), "history events of the median user"),
+        (percent(sum(facts.rows["rejected"].values()) / max(facts.rows["read"], 1)), "of the rows rejected"),
+    )
     return (
-        f"<header><h1>{_text(facts.project)} <span>{_text(facts.version.version)}</span></h1>"
-        f"<p>{_text(span)}; written {_text(facts.version.written)} UTC{_text(parent + forgotten)}</p></header>"
-        f'<div class="tiles">{shown}</div>'
+        f"<header><h1>{text(facts.project)} <span>{text(facts.version.version)}</span></h1>"
+        f"<p>{text(span)}; written {text(facts.version.written)} UTC{text(parent + forgotten)}</p></header>"
+        f"{tiles(figures)}"
     )
 
 
 def _sections(facts: Profile) -> Iterable[str]:
-    yield _section("From rows to events", "What became of every row that was read.", _rows(facts))
+    yield section("From rows to events", "What became of every row that was read.", _rows(facts))
     note = "Pairs of user and item that have each kind of event, and the share of the pairs of the stage above."
-    yield _section("Funnel", note, _bars(_stages(facts)))
+    yield section("Funnel", note, _bars(_stages(facts)))
     times = facts.times
     if times is None:
-        empty = '<p class="empty">The log has no times: there is nothing to show by day or by hour.</p>'
-        yield _section("Events over time", "", empty, wide=True)
+        nothing = empty("The log has no times: there is nothing to show by day or by hour.")
+        yield section("Events over time", "", nothing, wide=True)
     else:
         unit = "day" if times.days_per_bin == 1 else f"{times.days_per_bin} days"
         note = "By kind of event, UTC" + ("; dashed where the parts of the split begin." if times.boundaries else ".")
@@ -141,35 +104,30 @@ def _sections(facts: Profile) -> Iterable[str]:
     if times is not None:
         yield _plot("hours", "Activity by hour of the week", "Events of all kinds, UTC.")
     yield _labels(facts)
-    yield _section("Events by split", "", _splits(facts))
+    yield section("Events by split", "", _splits(facts))
     if facts.categories:
         rows = [(n, f"{c.values:,}", percent(c.known_share), ", ".join(c.top)) for n, c in facts.categories.items()]
         header = ("category", "values", "known", "most frequent")
-        yield _section("Categories of the context", "", _table(header, rows, numeric=(1, 2)))
+        yield section("Categories of the context", "", table(header, rows, numeric=(1, 2)))
     for title, found in (("Item features", facts.item_features), ("User features", facts.user_features)):
         if found:
-            yield _section(title, "How many have a known value.", _bars(_coverage(found)), wide=len(found) > _TALL)
-    yield _section("Rejected rows, for example", "", _rejected(facts), wide=True)
-    yield _section("Files read", "", _files(facts), wide=True)
+            yield section(title, "How many have a known value.", _bars(_coverage(found)), wide=len(found) > _TALL)
+    yield section("Rejected rows, for example", "", _rejected(facts), wide=True)
+    yield section("Files read", "", _files(facts), wide=True)
     if len(facts.versions) > 1:
-        yield _section("Versions", "", _versions(facts), wide=True)
-
-
-def _section(title: str, note: str, body: str, wide: bool = False) -> str:
-    about = f'<p class="note">{note}</p>' if note else ""
-    return f"<section{' class=wide' if wide else ''}><h2>{title}</h2>{about}{body}</section>\n"
+        yield section("Versions", "", _versions(facts), wide=True)
 
 
 def _plot(name: str, title: str, note: str, wide: bool = False) -> str:
-    return _section(title, note, f'<div class="plot" id="plot-{name}"></div>', wide)
+    return section(title, note, plot(name), wide)
 
 
 def _bars(bars: Iterable[tuple[str, str, float, str]], kind: str = "") -> str:
     """Draw (name, value, share of the width, remark) rows; all texts are escaped here."""
     rows = "".join(
-        f'<div class="bar"><b>{_text(name)}</b><span class="value">{_text(value)}</span>'
+        f'<div class="bar"><b>{text(name)}</b><span class="value">{text(value)}</span>'
         f'<div class="track"><i class="{kind}" style="width:{100 * min(max(share, 0.0), 1.0):.2f}%"></i></div>'
-        + (f"<small>{_text(remark)}</small></div>" if remark else "</div>")
+        + (f"<small>{text(remark)}</small></div>" if remark else "</div>")
         for name, value, share, remark in bars
     )
     return f'<div class="bars">{rows}</div>'
@@ -185,9 +143,9 @@ def _rows(facts: Profile) -> str:
         f'</span><div class="track">{parts}</div><small>{told}</small></div>'
     )
     largest = max([*rows["rejected"].values(), *rows["cleaned"].values()], default=1)
-    for what, empty in (("rejected", "Nothing was rejected."), ("cleaned", "Nothing was cleaned away.")):
+    for what, nothing in (("rejected", "Nothing was rejected."), ("cleaned", "Nothing was cleaned away.")):
         reasons = [(f"{what}: {name}", f"{n:,}", n / largest, "") for name, n in rows[what].items()]
-        body += _bars(reasons, what) if reasons else f'<p class="empty">{empty}</p>'
+        body += _bars(reasons, what) if reasons else empty(nothing)
     return f'<div class="bars">{body}</div>'
 
 
@@ -210,8 +168,8 @@ def _labels(facts: Profile) -> str:
         bars.append((name, f"mean {number(mean)}", width, span))
     note = "The bar ends where the mean (of labels: in training) lies between the lowest and the highest value."
     if not bars:
-        return _section("Labels and numbers", "", '<p class="empty">The events carry no labels and no numbers.</p>')
-    return _section("Labels and numbers", note, _bars(bars), wide=len(bars) > _TALL)
+        return section("Labels and numbers", "", empty("The events carry no labels and no numbers."))
+    return section("Labels and numbers", note, _bars(bars), wide=len(bars) > _TALL)
 
 
 def _within(mean: float, one: Numbers) -> float:
@@ -226,7 +184,7 @@ def _splits(facts: Profile) -> str:
         (stage.event, f"{stage.events:,}", *(f"{stage.by_split.get(name, 0):,}" for name in names), f"{stage.users:,}")
         for stage in facts.funnel
     ]
-    return _table(("event", "events", *names, "users"), rows, numeric=range(1, len(names) + 3))
+    return table(("event", "events", *names, "users"), rows, numeric=range(1, len(names) + 3))
 
 
 def _coverage(found: dict[str, Feature]) -> Iterable[tuple[str, str, float, str]]:
@@ -237,19 +195,23 @@ def _coverage(found: dict[str, Feature]) -> Iterable[tuple[str, str, float, str]
 
 def _rejected(facts: Profile) -> str:
     if not facts.rejected_examples:
-        return '<p class="empty">No row broke a rule.</p>'
+        return empty("No row broke a rule.")
     rows = [
-        (rule, place(example), (example["record"] or "(not kept)")[:_LONGEST_RECORD])
+        (rule, place(example), _record(example["record"] or "(not kept)"))
         for rule, examples in facts.rejected_examples.items()
         for example in examples
     ]
-    return _table(("rule", "where", "record"), rows, code=2)
+    return table(("rule", "where", "record"), rows, kind="records")
+
+
+def _record(record: str) -> Html:
+    return Html(f"<code>{text(record[:_LONGEST_RECORD])}</code>")
 
 
 def _files(facts: Profile) -> str:
     rows = [(one["path"], size(one["size"]), str(one["modified"])[:19].replace("T", " ")) for one in facts.files]
-    more = f'<p class="empty">and {len(rows) - _MOST_FILES:,} more</p>' if len(rows) > _MOST_FILES else ""
-    return _table(("file", "size", "modified"), rows[:_MOST_FILES], numeric=(1, 2)) + more
+    more = empty(f"and {len(rows) - _MOST_FILES:,} more") if len(rows) > _MOST_FILES else ""
+    return table(("file", "size", "modified"), rows[:_MOST_FILES], numeric=(1, 2)) + more
 
 
 def _versions(facts: Profile) -> str:
@@ -267,18 +229,4 @@ def _versions(facts: Profile) -> str:
         )
         for v in facts.versions
     ]
-    return _table(header, rows, numeric=(2, 3, 4, 5))
-
-
-def _table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = (), code: int | None = None
-) -> str:
-    """Return a table that scrolls in itself where it is too wide; all cells are escaped here."""
-    kinds = dict.fromkeys(numeric, ' class="n"')
-    records = "" if code is None else ' class="records"'
-    head = "".join(f"<th{kinds.get(at, '')}>{_text(name)}</th>" for at, name in enumerate(header))
-    body = ""
-    for row in rows:
-        cells = (f"<code>{_text(cell)}</code>" if at == code else _text(cell) for at, cell in enumerate(row))
-        body += "<tr>" + "".join(f"<td{kinds.get(at, '')}>{cell}</td>" for at, cell in enumerate(cells)) + "</tr>"
-    return f'<div class="scroll"><table{records}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return table(header, rows, numeric=(2, 3, 4, 5))

@@ -1,28 +1,27 @@
-"""Runs an evaluation: collects per-user outcomes over a split, merges those of several ranks, and estimates."""
+"""Runs an evaluation: collects what is found for each user of a split in one pass, and estimates from it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from raysys.data.batches import Batch, ShardReader, make_batch, make_queries
+from raysys.component import kind_of
+from raysys.data.batches import Batch, Queries, ShardReader, make_batch, make_queries
 from raysys.data.dataset import Dataset
-from raysys.data.schema import Split
-from raysys.evaluation.pointwise import Predictions, pointwise_estimates, pointwise_metrics
-from raysys.evaluation.protocol import PROTOCOL, Estimate, EvalReport, EvaluationConfig, bootstrap, interval
-from raysys.evaluation.ranking import ModelScorer, PopularityScorer, Scorer, coverage, ranking_metrics, recommend
+from raysys.data.hashing import hash_ids
+from raysys.data.schema import UNKNOWN, Split
+from raysys.evaluation.baselines import BASELINES
+from raysys.evaluation.baselines.popularity import Popularity
+from raysys.evaluation.beyond import ItemFacts
+from raysys.evaluation.outcomes import Outcomes, no_outcomes
+from raysys.evaluation.pointwise import Predictions, join, pointwise_metrics
+from raysys.evaluation.protocol import PROTOCOL, Estimate, EvalReport, EvaluationConfig
+from raysys.evaluation.ranking import ModelScorer, Scorer, ranking_metrics, recommend
+from raysys.evaluation.summary import POPULARITY, estimate, estimate_slices, with_beyond
 from raysys.tasks.multitask import MultiTask
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What was found for some users, before any mean is taken."""
-
-    users_U: np.ndarray  # row of the dataset
-    items_UK: np.ndarray  # ranked lists
-    ranking: dict[str, np.ndarray]  # "next_item.ndcg@10" -> [U]
-    predictions: dict[str, Predictions]  # task -> labelled pairs
+from raysys.tasks.task import Retrieves
 
 
 @dataclass(frozen=True)
@@ -40,99 +39,179 @@ class Judge:
         """Open the shards of a dataset for evaluation."""
         return Judge(dataset, ShardReader(dataset), config, max_length, device or torch.device("cpu"))
 
+    def rows(self, split: Split) -> np.ndarray:
+        """Return the rows to evaluate [U] i64, ascending: users of the split, at most `max_users` of them.
+
+        A sample is chosen by a hash of the user ids alone, so it is the same for every model, epoch and rank, and part
+        of any larger one.
+        """
+        rows = self.dataset.rows_with_targets(split)
+        if self.config.max_users is None or len(rows) <= self.config.max_users:
+            return rows
+        order = np.argsort(hash_ids(self.reader.user_ids(rows)), kind="stable")
+        return np.sort(rows[order[: self.config.max_users]])
+
+    def lengths(self, split: Split) -> np.ndarray:
+        """Return how many training and, before the test split, validation tokens every user of the dataset has [U]."""
+        rows = self.dataset.rows
+        train_U: np.ndarray = rows["train_tokens"].to_numpy()
+        return train_U + rows["valid_tokens"].to_numpy() if split > Split.VALID else train_U
+
+    @cached_property
+    def baselines(self) -> dict[str, Scorer]:
+        """The baselines of the config, fitted once; popularity first."""
+        configs = {POPULARITY: Popularity.Config(), **self.config.baselines}
+        fitted = {name: BASELINES[kind_of(config)](config) for name, config in configs.items()}
+        return {name: baseline.fit(self.dataset, self.reader) for name, baseline in fitted.items()}
+
+    @cached_property
+    def facts(self) -> ItemFacts:
+        """What the catalog knows of every item."""
+        return ItemFacts.of(self.dataset.catalog)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report, and the outcomes that it was made from."""
+
+    report: EvalReport
+    outcomes: Outcomes
+
 
 @torch.inference_mode()
 def collect(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray | None = None) -> Outcomes:
     """Evaluate every task of a model on the users of a split (or on the given rows, a rank's share)."""
     network.eval()
-    rows = judge.dataset.rows_with_targets(split) if rows is None else rows
-    name = next((name for name, task in network.named_tasks().items() if hasattr(task, "query")), None)
-    ranked = rank_users(judge, ModelScorer(network), split, rows, f"{name}.") if name else _nothing(rows)
-    return Outcomes(ranked.users_U, ranked.items_UK, ranked.ranking, _predict(judge, network, split, rows))
+    rows = judge.rows(split) if rows is None else rows
+    name = retrieving_task(network)
+    ranked = rank_users(judge, {name: ModelScorer(network)}, split, rows, name)[name] if name else no_outcomes()
+    return replace(ranked, predictions=_predict(judge, network, split, rows))
 
 
-def rank_users(judge: Judge, scorer: Scorer, split: Split, rows: np.ndarray, prefix: str) -> Outcomes:
-    """Rank the catalogue for users with held-out items, and measure the lists."""
-    depth = max(judge.config.k)
-    parts: list[Outcomes] = []
-    for batch in _batches(judge, rows):
+@torch.inference_mode()
+def rank_users(
+    judge: Judge, scorers: Mapping[str, Scorer], split: Split, rows: np.ndarray, prefix: str
+) -> dict[str, Outcomes]:
+    """Rank the catalogue for users with held-out items by each scorer, in one pass; metrics are named PREFIX.NAME."""
+    parts: dict[str, list[Outcomes]] = {name: [no_outcomes()] for name in scorers}
+    for batch in _batches(judge, rows[np.argsort(judge.lengths(split)[rows], kind="stable")]):  # little padding
         queries = make_queries(judge.reader.rows(batch), split, judge.reader.is_history, judge.max_length)
-        found = recommend(scorer, queries.to(judge.device), depth, judge.config.exclude_seen)
-        items_UK = found.items_BK.cpu().numpy()
-        has_target = np.isin(np.arange(len(batch)), queries.relevant_rows_N.numpy())
-        metrics = ranking_metrics(
-            items_UK, queries.relevant_rows_N.numpy(), queries.relevant_items_N.numpy(), judge.config.k
-        )
-        kept = {prefix + name: values[has_target] for name, values in metrics.items()}
-        parts.append(Outcomes(batch[has_target], items_UK[has_target], kept, {}))
-    return merge(parts) if parts else _nothing(rows)
+        asked = queries.to(judge.device)
+        lists = {
+            name: recommend(scorer, asked, max(judge.config.k), judge.config.exclude_seen).items_BK.cpu().numpy()
+            for name, scorer in scorers.items()
+        }
+        for name, found in outcomes_of(judge, queries, batch, lists).items():
+            parts[name].append(found)
+    return {name: measured(merge(found), judge.config, prefix) for name, found in parts.items()}
+
+
+def outcomes_of(
+    judge: Judge, queries: Queries, rows: np.ndarray, lists: Mapping[str, np.ndarray]
+) -> dict[str, Outcomes]:
+    """Return the outcomes of lists [B, K] by name for the users of some queries that have held-out items."""
+    seen_rows, seen_items = queries.seen_rows_N.numpy(), queries.seen_items_N.numpy()
+    known = seen_items != UNKNOWN
+    known_B = np.bincount(seen_rows[known], minlength=len(rows))
+    events_B = np.bincount(seen_rows[known], judge.facts.events_V[seen_items[known]], minlength=len(rows))
+    profile_B = np.divide(events_B, known_B, out=np.full(len(rows), np.nan), where=known_B > 0)
+    relevant_rows, relevant_items = queries.relevant_rows_N.numpy(), queries.relevant_items_N.numpy()
+    asked_B = np.isin(np.arange(len(rows)), relevant_rows)
+    shared = (rows[asked_B], known_B[asked_B], profile_B[asked_B], rows[relevant_rows], relevant_items)
+    return {name: Outcomes(shared[0], items_BK[asked_B], *shared[1:]) for name, items_BK in lists.items()}
+
+
+def measured(outcomes: Outcomes, config: EvaluationConfig, prefix: str) -> Outcomes:
+    """Return outcomes with the ranking metrics of every user."""
+    metrics = ranking_metrics(outcomes.items_UK, outcomes.relevant_rows, outcomes.relevant_items_N, config.k)
+    return replace(outcomes, per_user={f"{prefix}.{name}": values for name, values in metrics.items()})
 
 
 def merge(parts: Sequence[Outcomes]) -> Outcomes:
-    """Join the outcomes of batches or ranks, in the order of users, so that sums do not depend on the parts."""
-    users = np.concatenate([part.users_U for part in parts])
-    order = np.argsort(users, kind="stable")
+    """Join the outcomes of disjoint users, in the order of users, so that sums do not depend on the parts."""
+    users_U = np.concatenate([part.users_U for part in parts])
+    order_U = np.argsort(users_U, kind="stable")
     width = max(part.items_UK.shape[1] for part in parts)
-    lists = np.concatenate([np.pad(p.items_UK, ((0, 0), (0, width - p.items_UK.shape[1]))) for p in parts])
-    names = next((part.ranking for part in parts if part.ranking), {})
-    ranking = {name: np.concatenate([p.ranking[name] for p in parts if p.ranking])[order] for name in names}
+    lists_UK = np.concatenate([np.pad(p.items_UK, ((0, 0), (0, width - p.items_UK.shape[1]))) for p in parts])
+    relevant_N = np.concatenate([part.relevant_users_N for part in parts])
+    order_N = np.argsort(relevant_N, kind="stable")
+    names = next((part.per_user for part in parts if part.per_user), {})
     found = [part.predictions for part in parts if part.predictions]  # a rank without users has none
-    predictions = {name: _join([tables[name] for tables in found]) for name in (found[0] if found else ())}
-    return Outcomes(users[order], lists[order], ranking, predictions)
+    return Outcomes(
+        users_U[order_U],
+        lists_UK[order_U],
+        np.concatenate([part.known_U for part in parts])[order_U],
+        np.concatenate([part.profile_U for part in parts])[order_U],
+        relevant_N[order_N],
+        np.concatenate([part.relevant_items_N for part in parts])[order_N],
+        {name: np.concatenate([p.per_user[name] for p in parts if p.per_user])[order_U] for name in names},
+        {name: join([tables[name] for tables in found]) for name in (found[0] if found else ())},
+    )
 
 
 def summarise(outcomes: Outcomes) -> dict[str, float]:
     """Return every metric's mean, without intervals: for validation inside a run."""
-    metrics = {name: float(values.mean()) for name, values in outcomes.ranking.items() if len(values)}
+    metrics = {name: float(np.nanmean(values)) for name, values in outcomes.per_user.items() if len(values)}
     for task, predictions in outcomes.predictions.items():
         if len(predictions.labels_N):
             metrics |= {f"{task}.{name}": value for name, value in pointwise_metrics(predictions).items()}
     return metrics
 
 
-def estimate(outcomes: Outcomes, judge: Judge) -> dict[str, Estimate]:
-    """Return every metric with its interval, and catalogue coverage at each depth."""
-    metrics: dict[str, Estimate] = {}
-    if outcomes.ranking and len(outcomes.users_U):
-        values_MU = np.stack(list(outcomes.ranking.values()))
-        samples_RM = bootstrap(values_MU, judge.config)
-        for at, name in enumerate(outcomes.ranking):
-            low, high = interval(samples_RM[:, at], judge.config.confidence)
-            metrics[name] = Estimate(float(values_MU[at].mean()), low, high, values_MU.shape[1])
-        prefix = next(iter(outcomes.ranking)).rpartition(".")[0]
-        for k in judge.config.k:
-            share = coverage(outcomes.items_UK, k, judge.dataset.manifest.num_items)
-            metrics[f"{prefix}.coverage@{k}"] = Estimate(share, share, share, values_MU.shape[1])
-    for task, predictions in outcomes.predictions.items():
-        if len(predictions.labels_N):
-            found = pointwise_estimates(predictions, judge.config)
-            metrics |= {f"{task}.{name}": value for name, value in found.items()}
-    return metrics
-
-
 def evaluate(judge: Judge, network: MultiTask, split: Split) -> EvalReport:
-    """Evaluate a model on a split, beside popularity (ranking) and the training mean (labels)."""
-    rows = judge.dataset.rows_with_targets(split)
-    outcomes = collect(judge, network, split, rows)
-    prefix = next((name.rpartition(".")[0] + "." for name in outcomes.ranking), "")
-    scorer = PopularityScorer(judge.dataset.catalog.popularity)
-    baseline = rank_users(judge, scorer, split, rows, prefix) if prefix else _nothing(rows)
-    constant = {
-        name: Predictions(
-            np.full_like(found.labels_N, judge.dataset.manifest.label_means[network.tasks[name].label]),  # type: ignore[index]
-            found.labels_N,
-            found.users_N,
-            None,
-        )
-        for name, found in outcomes.predictions.items()
-    }
-    plain = Outcomes(baseline.users_U, baseline.items_UK, baseline.ranking, constant)
+    """Evaluate a model on a split, beside the baselines (lists) and the training mean (labels)."""
+    return examine(judge, network, split).report
+
+
+@torch.inference_mode()
+def examine(judge: Judge, network: MultiTask, split: Split) -> Evaluation:
+    """Evaluate a model on a split, and keep what was found for each user, in everything that has a value per user."""
+    network.eval()
+    rows, name = judge.rows(split), retrieving_task(network)
+    ranked: dict[str, Outcomes] = {}
+    if name:
+        scorers = {"": ModelScorer(network), **judge.baselines}
+        ranked = with_beyond(judge.facts, judge.config, rank_users(judge, scorers, split, rows, name))
+    predictions = _predict(judge, network, split, rows)
+    outcomes = replace(ranked.pop("", no_outcomes()), predictions=predictions)
+    constant = replace(no_outcomes(), predictions=_training_mean(judge, network, predictions))
+    found = estimate(judge.facts, judge.config, {"": outcomes, **ranked})
+    baselines = {POPULARITY: {}, **{name: found[name] for name in ranked}}
+    if constant.predictions:
+        baselines["training_mean"] = estimate(judge.facts, judge.config, {"": constant})[""]
+    slices = estimate_slices(judge.facts, judge.config, outcomes)
+    return Evaluation(make_report(judge, split, found[""], baselines, slices), outcomes)
+
+
+def retrieving_task(network: MultiTask) -> str:
+    """Return the name of the first task that retrieves items; empty where none does."""
+    return next((name for name, task in network.named_tasks().items() if isinstance(task, Retrieves)), "")
+
+
+def make_report(
+    judge: Judge,
+    split: Split,
+    metrics: Mapping[str, Estimate],
+    baselines: Mapping[str, Mapping[str, Estimate]],
+    slices: Mapping[str, Mapping[str, Estimate]],
+    notes: tuple[str, ...] = (),
+) -> EvalReport:
+    """Put a report together, with how many users of how many were evaluated."""
     return EvalReport(
         split=split.name.lower(),
         protocol=PROTOCOL if judge.config.exclude_seen else PROTOCOL.replace("left out", "ranked too"),
-        metrics=estimate(outcomes, judge),
-        popularity=estimate(plain, judge),
+        metrics=metrics,
+        baselines=baselines,
+        slices=slices,
+        num_users=len(judge.rows(split)),
+        num_users_of_split=len(judge.dataset.rows_with_targets(split)),
+        notes=notes,
     )
+
+
+def _batches(judge: Judge, rows: np.ndarray) -> list[np.ndarray]:
+    size = judge.config.batch_size
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -> dict[str, Predictions]:
@@ -140,14 +219,14 @@ def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -
     found: dict[str, list[Predictions]] = {name: [] for name in scorers}
     for batch in _target_batches(judge, split, rows) if scorers else ():
         encoded = network.recommender(batch.history)
-        owners_BC = batch.users_B.unsqueeze(1).expand_as(batch.targets.items_BC)
+        owners_BC = batch.history.users_B.unsqueeze(1).expand_as(batch.targets.items_BC)
         for name, task in scorers.items():
             labels_BC = batch.targets.labels[task.label]  # type: ignore[index]
             known_BC = batch.targets.mask_BC & labels_BC.isfinite()
             predicted_BC = task.predict(task.logits(encoded, batch.targets))
             predicted, labels, owners = (t[known_BC].cpu().numpy() for t in (predicted_BC, labels_BC, owners_BC))
             found[name].append(Predictions(predicted, labels, owners, task.positive_from))  # type: ignore[arg-type]
-    return {name: _join(parts) for name, parts in found.items() if parts}
+    return {name: join(parts) for name, parts in found.items() if parts}
 
 
 def _target_batches(judge: Judge, split: Split, rows: np.ndarray) -> Iterator[Batch]:
@@ -162,19 +241,10 @@ def _target_batches(judge: Judge, split: Split, rows: np.ndarray) -> Iterator[Ba
             back += 1
 
 
-def _join(parts: Sequence[Predictions]) -> Predictions:
-    return Predictions(
-        np.concatenate([part.predicted_N for part in parts]),
-        np.concatenate([part.labels_N for part in parts]),
-        np.concatenate([part.users_N for part in parts]),
-        parts[0].positive_from,
-    )
-
-
-def _batches(judge: Judge, rows: np.ndarray) -> list[np.ndarray]:
-    size = judge.config.batch_size
-    return [rows[at : at + size] for at in range(0, len(rows), size)]
-
-
-def _nothing(rows: np.ndarray) -> Outcomes:
-    return Outcomes(rows[:0], np.zeros((0, 0), np.int64), {}, {})
+def _training_mean(judge: Judge, network: MultiTask, predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """Return predictions that are the label's mean over training events, for every pair."""
+    tasks, means = network.named_tasks(), judge.dataset.manifest.label_means
+    return {
+        name: replace(found, predicted_N=np.full_like(found.labels_N, means[tasks[name].label]), positive_from=None)  # type: ignore[index]
+        for name, found in predictions.items()
+    }

@@ -1,10 +1,15 @@
-"""Metrics of predicted values against labels: RMSE, and AUC where labels have a positive side."""
+"""Metrics of predicted values against labels: RMSE, and AUC where labels have a positive side.
 
+Intervals draw whole users, because a user's labels hang together: a drawn user's pairs weigh as often as it was drawn.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from raysys.evaluation.protocol import Estimate, EvaluationConfig, interval
+from raysys.evaluation.intervals import draw_users, interval
+from raysys.evaluation.protocol import Estimate, EvaluationConfig
 
 _AUC_RESAMPLES = 200
 
@@ -19,6 +24,16 @@ class Predictions:
     positive_from: float | None
 
 
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """Put the pairs of several parts behind each other."""
+    return Predictions(
+        np.concatenate([part.predicted_N for part in parts]),
+        np.concatenate([part.labels_N for part in parts]),
+        np.concatenate([part.users_N for part in parts]),
+        parts[0].positive_from,
+    )
+
+
 def rmse(predicted_N: np.ndarray, labels_N: np.ndarray) -> float:
     """Return the root of the mean squared error."""
     return float(np.sqrt(np.mean((predicted_N - labels_N) ** 2)))
@@ -26,14 +41,25 @@ def rmse(predicted_N: np.ndarray, labels_N: np.ndarray) -> float:
 
 def auc(scores_N: np.ndarray, positive_N: np.ndarray) -> float:
     """Return the probability that a positive scores above a negative, ties counting half; NaN with one class only."""
-    num_positive = int(positive_N.sum())
-    num_negative = len(positive_N) - num_positive
-    if not num_positive or not num_negative:
-        return float("nan")
-    _, inverse, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    mean_ranks = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = mean_ranks[inverse][positive_N].sum()
-    return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+    return float(weighted_auc(scores_N, positive_N, np.ones((1, len(scores_N)), np.float64))[0])
+
+
+def weighted_auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
+    """Return the AUC [R] where every pair counts by its weight; NaN where one class weighs nothing.
+
+    sum over positives of weight x (weight of negatives below + half of that of negatives that tie) / (both weights).
+    """
+    order_N = np.argsort(scores_N, kind="stable")
+    sorted_N = scores_N[order_N]
+    firsts = np.flatnonzero(np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])) if len(sorted_N) else order_N
+    weights_RN, positive_N = weights_RN[:, order_N], positive_N[order_N]
+    if not len(firsts):
+        return np.full(len(weights_RN), np.nan)
+    high_RT = np.add.reduceat(weights_RN * positive_N, firsts, axis=1)  # T distinct scores
+    low_RT = np.add.reduceat(weights_RN * ~positive_N, firsts, axis=1)
+    wins_R = (high_RT * (np.cumsum(low_RT, axis=1) - low_RT / 2)).sum(axis=1)
+    pairs_R = high_RT.sum(axis=1) * low_RT.sum(axis=1)
+    return np.divide(wins_R, pairs_R, out=np.full(len(wins_R), np.nan), where=pairs_R > 0)
 
 
 def pointwise_metrics(predictions: Predictions) -> dict[str, float]:
@@ -44,24 +70,31 @@ def pointwise_metrics(predictions: Predictions) -> dict[str, float]:
     return metrics
 
 
+def pointwise_samples(predictions: Predictions, config: EvaluationConfig) -> dict[str, np.ndarray]:
+    """Return bootstrap values of the metrics [R]; AUC is drawn 200 times at most.
+
+    Predictions of equally many users are drawn alike: their differences are paired.
+    """
+    users, codes_N = np.unique(predictions.users_N, return_inverse=True)
+    num_pairs_U = np.bincount(codes_N, minlength=len(users)).astype(np.float64)
+    errors_N = (predictions.predicted_N.astype(np.float64) - predictions.labels_N) ** 2
+    errors_U = np.bincount(codes_N, errors_N, minlength=len(users))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in pointwise_metrics(predictions)}
+    done = 0
+    for counts_RU in draw_users(len(users), config.resamples):
+        parts["rmse"].append(np.sqrt((counts_RU @ errors_U) / (counts_RU @ num_pairs_U)))
+        for counts_U in counts_RU[: max(_AUC_RESAMPLES - done, 0)] if "auc" in parts else ():
+            positive_N = predictions.labels_N >= predictions.positive_from
+            weights_1N = counts_U[codes_N][None].astype(np.float64)
+            parts["auc"].append(weighted_auc(predictions.predicted_N, positive_N, weights_1N))
+        done += len(counts_RU)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
 def pointwise_estimates(predictions: Predictions, config: EvaluationConfig) -> dict[str, Estimate]:
-    """Return the metrics with intervals; whole users are drawn, because a user's ratings hang together."""
-    values = pointwise_metrics(predictions)
-    users, codes = np.unique(predictions.users_N, return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes))
-    parts = np.split(order, ends[:-1])
-    generator = np.random.default_rng(0)
-    samples: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(min(config.resamples, _AUC_RESAMPLES)):
-        drawn = np.concatenate([parts[user] for user in generator.integers(len(users), size=len(users))])
-        resampled = Predictions(
-            predictions.predicted_N[drawn], predictions.labels_N[drawn], drawn, predictions.positive_from
-        )
-        for name, value in pointwise_metrics(resampled).items():
-            samples[name].append(value)
-    count = len(predictions.labels_N)
+    """Return the metrics with intervals."""
+    samples, count = pointwise_samples(predictions, config), len(predictions.labels_N)
     return {
-        name: Estimate(value, *interval(np.array(samples[name]), config.confidence), count)
-        for name, value in values.items()
+        name: Estimate(value, *interval(samples[name], config.confidence), count)
+        for name, value in pointwise_metrics(predictions).items()
     }

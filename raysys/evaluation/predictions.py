@@ -11,12 +11,15 @@ from raysys.data.batches import ShardReader, make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.schema import PAD, Split
 from raysys.errors import UserError
-from raysys.evaluation.evaluate import Judge, Outcomes, collect, estimate, rank_users
-from raysys.evaluation.protocol import PROTOCOL, Estimate, EvalReport, EvaluationConfig, bootstrap, interval
-from raysys.evaluation.ranking import PopularityScorer, ranking_metrics
+from raysys.evaluation.evaluate import Judge, make_report, measured, outcomes_of, rank_users, retrieving_task
+from raysys.evaluation.intervals import PerUser, estimates
+from raysys.evaluation.outcomes import Outcomes
+from raysys.evaluation.protocol import Estimate, EvalReport, EvaluationConfig
+from raysys.evaluation.ranking import ModelScorer
+from raysys.evaluation.summary import estimate, estimate_slices, with_beyond
 from raysys.tasks.multitask import MultiTask
 
-_PREFIX = "lists."
+_LISTS, _RUN = "lists", "run"
 
 
 def evaluate_predictions(
@@ -33,35 +36,29 @@ def evaluate_predictions(
     """
     config = run[1] if run else EvaluationConfig()
     judge = Judge.of(dataset, config, run[2] if run else 1)
-    rows = dataset.rows_with_targets(split)
+    rows = judge.rows(split)
     if not len(rows):
         raise UserError(f"{dataset.path}: no user has {split.name.lower()} events")
+    if run is not None and not retrieving_task(run[0]):
+        raise UserError("RUN: none of its tasks retrieves items, so there are no lists to compare with")
     lists_UK, coverage = _read_lists(path, dataset, judge.reader, rows, max(config.k))
     queries = make_queries(judge.reader.rows(rows), split, judge.reader.is_history, 1)
-    found = ranking_metrics(lists_UK, queries.relevant_rows_N.numpy(), queries.relevant_items_N.numpy(), config.k)
-    has_target = np.isin(np.arange(len(rows)), queries.relevant_rows_N.numpy())
-    ranking = {_PREFIX + name: values[has_target] for name, values in found.items()}
-    outcomes = Outcomes(rows[has_target], lists_UK[has_target], ranking, {})
-    metrics = estimate(outcomes, judge)
-    if run is not None:
-        metrics |= _differences(outcomes, collect(judge, run[0], split, rows), config)
-    baseline = rank_users(judge, PopularityScorer(dataset.catalog.popularity), split, rows, _PREFIX)
-    return EvalReport(split.name.lower(), PROTOCOL, metrics, estimate(baseline, judge), (coverage,))
+    lists = measured(outcomes_of(judge, queries, rows, {_LISTS: lists_UK})[_LISTS], config, _LISTS)
+    scorers = {**({_RUN: ModelScorer(run[0])} if run else {}), **judge.baselines}
+    ranked = with_beyond(judge.facts, config, {_LISTS: lists, **rank_users(judge, scorers, split, rows, _LISTS)})
+    found = estimate(judge.facts, config, ranked)
+    metrics = {**found[_LISTS], **(_differences(ranked[_LISTS], ranked[_RUN], config) if run else {})}
+    baselines = {name: found[name] for name in judge.baselines}
+    slices = estimate_slices(judge.facts, config, ranked[_LISTS])
+    return make_report(judge, split, metrics, baselines, slices, (coverage,))
 
 
 def _differences(lists: Outcomes, model: Outcomes, config: EvaluationConfig) -> dict[str, Estimate]:
-    if not model.ranking:
-        raise UserError("RUN: none of its tasks retrieves items, so there are no lists to compare with")
-    prefix = next(iter(model.ranking)).rpartition(".")[0] + "."
-    names = [name.removeprefix(_PREFIX) for name in lists.ranking]
-    gaps_MU = np.stack([lists.ranking[_PREFIX + name] - model.ranking[prefix + name] for name in names])
-    samples_RM = bootstrap(gaps_MU, config)
-    return {
-        f"difference.{name}": Estimate(
-            float(gaps_MU[at].mean()), *interval(samples_RM[:, at], config.confidence), gaps_MU.shape[1]
-        )
-        for at, name in enumerate(names)
+    gaps = {
+        name.replace(f"{_LISTS}.", "difference."): PerUser(values_U - model.per_user[name])
+        for name, values_U in lists.per_user.items()
     }
+    return estimates(gaps, config)
 
 
 def _read_lists(

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from raysys.component import FrozenConfig
+from raysys.component import FrozenConfig, OneOf, name_as_kind
+from raysys.evaluation.baselines import BASELINES
 
 PROTOCOL = "full ranking over the whole catalogue; items the user already had are left out; no sampled negatives"
+
+BaselinesConfig = dict[str, Annotated[FrozenConfig, OneOf(BASELINES)]]
 
 
 class EvaluationConfig(FrozenConfig):
@@ -21,6 +23,11 @@ class EvaluationConfig(FrozenConfig):
     """Users ranked at a time."""
     exclude_seen: bool = True
     """Leave out what the user already had; a held-out item that was had before then counts as a miss."""
+    max_users: int | None = Field(None, ge=1)
+    """Most users of a split that are evaluated: always the same, chosen by a hash of their ids; all where null. They
+    are ranked against all items, and the intervals say what the sample leaves open."""
+    baselines: Annotated[BaselinesConfig, BeforeValidator(name_as_kind)] = {}
+    """Baselines by name that stand beside the run in its reports; popularity always does."""
     resamples: int = Field(1000, ge=10)
     """Bootstrap resamples behind each interval."""
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -39,26 +46,43 @@ class Estimate:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """What an evaluation found, beside the popularity baseline under the same protocol."""
+    """What an evaluation found, beside the baselines under the same protocol."""
 
     split: str
     protocol: str
     metrics: Mapping[str, Estimate]
-    popularity: Mapping[str, Estimate]
+    """By name: `task.metric@k` for lists, `task.metric` for labels."""
+    baselines: Mapping[str, Mapping[str, Estimate]]
+    """The metrics of each baseline, under the same names; "popularity" always, "training_mean" where labels are."""
+    slices: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    """Metrics of parts: "history 5-9" of the users with so many known events, "item tail" of those held-out items."""
+    num_users: int = 0
+    """Users that were evaluated."""
+    num_users_of_split: int = 0
+    """Users that have events of the split."""
     notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, for files and --json."""
+        """Return plain values, for files and --json.
+
+        {"split", "protocol", "metrics": {metric: {"mean", "low", "high", "count"}}, "baselines": {baseline: {metric:
+        {...}}}, "slices": {slice: {metric: {...}}}, "num_users", "num_users_of_split", "notes": [text]}
+        """
         return asdict(self)
 
     @staticmethod
     def from_json(node: Mapping[str, Any]) -> "EvalReport":
         """Read what `to_json` wrote."""
-        tables = {
-            name: {metric: Estimate(**value) for metric, value in node[name].items()}
-            for name in ("metrics", "popularity")
-        }
-        return EvalReport(node["split"], node["protocol"], **tables, notes=tuple(node["notes"]))
+        return EvalReport(
+            node["split"],
+            node["protocol"],
+            _estimates(node["metrics"]),
+            {name: _estimates(part) for name, part in node["baselines"].items()},
+            {name: _estimates(part) for name, part in node["slices"].items()},
+            node["num_users"],
+            node["num_users_of_split"],
+            tuple(node["notes"]),
+        )
 
 
 def lower_is_better(metric: str) -> bool:
@@ -66,21 +90,11 @@ def lower_is_better(metric: str) -> bool:
     return metric.rpartition(".")[2] in ("rmse", "loss") or metric.startswith("loss")
 
 
-def bootstrap(values_MU: np.ndarray, config: EvaluationConfig, seed: int = 0) -> np.ndarray:
-    """Return bootstrap means [R, M] of per-user values [M, U]; the same users are drawn for every metric."""
-    num_users = values_MU.shape[1]
-    generator = np.random.default_rng(seed)
-    means = np.empty((config.resamples, len(values_MU)))
-    for at in range(config.resamples):
-        drawn = np.bincount(generator.integers(num_users, size=num_users), minlength=num_users)
-        means[at] = values_MU @ drawn / num_users
-    return means
+def depth_of(metric: str) -> int:
+    """Return the k of a metric of lists (`task.ndcg@10`), 0 for any other."""
+    depth = metric.rpartition("@")[2]
+    return int(depth) if depth.isdigit() else 0
 
 
-def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Return the percentile interval of bootstrap samples [R]; NaN samples (undefined there) are left out."""
-    tail = (1 - confidence) / 2
-    known = samples[~np.isnan(samples)]
-    if not len(known):
-        return float("nan"), float("nan")
-    return float(np.quantile(known, tail)), float(np.quantile(known, 1 - tail))
+def _estimates(node: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {metric: Estimate(**value) for metric, value in node.items()}

@@ -1,19 +1,24 @@
 """Full ranking: the K best items of the whole catalogue per user, and how well they meet what was held out.
 
-Evaluation, bulk recommendation and serving call `recommend`: there is no second way to a list of items.
+Evaluation, bulk recommendation and serving call `recommend`: there is no second way to a list of items. The catalogue
+is scored block by block, so memory is O(users in a batch x items in a block), whatever its size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raysys.data.batches import Queries
-from raysys.data.schema import FIRST_ITEM
+from raysys.data.schema import FIRST_ITEM, PAD
+from raysys.evaluation.selection import top_columns
 from raysys.tasks.multitask import MultiTask
+
+_BLOCK_SCORES = {"cpu": 1 << 20}  # 4 MiB of scores: they are selected from while they are in the cache
+_BLOCK_SCORES_ELSEWHERE = 1 << 26  # 256 MiB
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,20 @@ class Candidates:
 
 
 class Scorer(Protocol):
-    """Scores the whole catalogue for a batch of queries: [B, V - 2], column i is item i + 2."""
+    """Scores the catalogue for a batch of queries, one block of items at a time."""
 
-    def __call__(self, queries: Queries) -> Tensor:
-        """Return fresh scores that the caller may change."""
+    num_items: int
+    """Real items of the catalogue."""
+
+    def ask(self, queries: Queries) -> Any:
+        """Return what blocks are scored from: states, sparse profiles, ...; called once per batch."""
+        ...
+
+    def block(self, asked: Any, start: int, stop: int) -> Tensor:
+        """Return fresh scores f32 [B, stop - start], the caller's to change; column j is item FIRST_ITEM + start + j.
+
+        A score must not depend on how the catalogue is cut into blocks, beyond rounding.
+        """
         ...
 
 
@@ -36,44 +51,61 @@ class ModelScorer:
     """Scores by a run's retrieval task; the item table is computed once."""
 
     def __init__(self, network: MultiTask, task: str | None = None) -> None:
+        """Take the named task, or the first that retrieves.
+
+        Raises:
+            UserError: no task of the run retrieves.
+        """
         self.network = network
         self.retriever = network.retriever(task)
         with torch.inference_mode():
-            self.table_VD = network.recommender.items.table()
+            self.table_VD = network.recommender.vectors().table()
+        self.num_items = len(self.table_VD)
 
     @torch.inference_mode()
-    def __call__(self, queries: Queries) -> Tensor:
-        """Encode the histories and multiply with all items."""
-        encoded = self.network.recommender(queries.history)
-        states_BD = encoded.state_before(queries.anchor_B.unsqueeze(1)).squeeze(1)
-        return self.retriever.query(states_BD) @ self.table_VD.T
+    def ask(self, queries: Queries) -> Tensor:
+        """Encode the histories, and return query vectors [B, D]."""
+        history, anchor_B = self.retriever.ask(queries.history, queries.anchor_B)
+        encoded = self.network.recommender(history)
+        return self.retriever.query(encoded.state_before(anchor_B.unsqueeze(1)).squeeze(1))
 
-
-class PopularityScorer:
-    """The same list for everybody: most training events first, ties by vocabulary order."""
-
-    def __init__(self, popularity_V: np.ndarray) -> None:
-        counts = popularity_V[FIRST_ITEM:]
-        order = np.lexsort((np.arange(len(counts)), -counts))
-        ranks = np.empty(len(counts), np.float32)
-        ranks[order] = np.arange(len(counts), 0, -1)
-        self.ranks = torch.from_numpy(ranks)
-
-    def __call__(self, queries: Queries) -> Tensor:
-        """Return the popularity rank from below, once per user."""
-        return self.ranks.to(queries.anchor_B.device).repeat(len(queries.anchor_B), 1)
+    @torch.inference_mode()
+    def block(self, asked: Tensor, start: int, stop: int) -> Tensor:
+        """Multiply the queries with the vectors of some items."""
+        return asked @ self.table_VD[start:stop].T
 
 
 @torch.inference_mode()
-def recommend(scorer: Scorer, queries: Queries, k: int, exclude_seen: bool = True) -> Candidates:
-    """Return the k best items per user by partial selection, leaving out what they had."""
-    scores_BV = scorer(queries)
-    if exclude_seen:
-        known = queries.seen_items_N >= FIRST_ITEM
-        scores_BV[queries.seen_rows_N[known], queries.seen_items_N[known] - FIRST_ITEM] = -torch.inf
-    scores_BK, places_BK = scores_BV.topk(min(k, scores_BV.shape[1]), dim=1)
-    items_BK = torch.where(scores_BK > -torch.inf, places_BK + FIRST_ITEM, 0)
-    return Candidates(items_BK, scores_BK)
+def recommend(
+    scorer: Scorer, queries: Queries, k: int, exclude_seen: bool = True, block: int | None = None
+) -> Candidates:
+    """Return the k best items per user by exact partial selection, leaving out what they had.
+
+    `block` is the number of items scored at a time; by default as many as keep the scores in a CPU's cache (2^20 of
+    them), or 256 MiB of an accelerator's memory. On the CPU, equal scores rank in vocabulary order.
+    """
+    device, num_rows = queries.anchor_B.device, len(queries.anchor_B)
+    depth = min(k, scorer.num_items)
+    if not num_rows or not depth:
+        return Candidates(torch.zeros(num_rows, depth, dtype=torch.int64), torch.zeros(num_rows, depth))
+    step = block or max(1, _BLOCK_SCORES.get(device.type, _BLOCK_SCORES_ELSEWHERE) // num_rows)
+    blocks = _blocks(scorer, queries, step, exclude_seen)
+    columns_BK, scores_BK = top_columns(blocks, depth)
+    return Candidates(torch.where(columns_BK >= 0, columns_BK + FIRST_ITEM, PAD), scores_BK)
+
+
+def _blocks(scorer: Scorer, queries: Queries, step: int, exclude_seen: bool) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first column, scores [B, step]), with -inf for what a user had."""
+    asked = scorer.ask(queries)
+    columns_N, order_N = (queries.seen_items_N - FIRST_ITEM).sort()
+    rows_N = queries.seen_rows_N[order_N]
+    starts = range(0, scorer.num_items, step)
+    bounds = torch.searchsorted(columns_N, torch.tensor([*starts, scorer.num_items], device=columns_N.device)).tolist()
+    for start, first, last in zip(starts, bounds[:-1], bounds[1:], strict=True):
+        scores_BW = scorer.block(asked, start, min(start + step, scorer.num_items))
+        if exclude_seen:
+            scores_BW[rows_N[first:last], columns_N[first:last] - start] = -torch.inf
+        yield start, scores_BW
 
 
 def ranking_metrics(
@@ -84,12 +116,10 @@ def ranking_metrics(
     With R held-out items per user: recall = hits / R, hit_rate = any hit, ndcg with binary gains (ideal: R hits
     first), mrr = 1 / rank of the first hit; each within the first k. Lists shorter than k miss.
     """
-    rows_N, relevant_N = _distinct(rows_N, relevant_N)
+    rows_N, relevant_N = distinct(rows_N, relevant_N)
     num_users, width = len(items_UK), max(depths)
-    hits_NK = (items_UK[rows_N, :width] == relevant_N[:, None]) & (relevant_N[:, None] >= FIRST_ITEM)
-    hits_UK = np.zeros((num_users, width), bool)
-    users_at, places_at = np.nonzero(hits_NK)
-    hits_UK[rows_N[users_at], places_at] = True
+    hits_UK = hits(items_UK[:, :width], rows_N, relevant_N)
+    hits_UK = np.pad(hits_UK, ((0, 0), (0, width - hits_UK.shape[1])))
     total_U = np.maximum(np.bincount(rows_N, minlength=num_users), 1)
     discount_K = 1 / np.log2(np.arange(2, width + 2))
     ideal_K = np.concatenate([[0], np.cumsum(discount_K)])
@@ -104,14 +134,17 @@ def ranking_metrics(
     return metrics
 
 
-def coverage(items_UK: np.ndarray, k: int, num_items: int) -> float:
-    """Return the share of the catalogue that stands in somebody's first k."""
-    shown = np.unique(items_UK[:, :k])
-    return float((shown >= FIRST_ITEM).sum() / max(num_items, 1))
+def hits(items_UK: np.ndarray, rows_N: np.ndarray, relevant_N: np.ndarray) -> np.ndarray:
+    """Return which places of the lists hold an item that was held out from the same row [U, K] bool."""
+    found_NK = (items_UK[rows_N] == relevant_N[:, None]) & (relevant_N[:, None] >= FIRST_ITEM)
+    hits_UK = np.zeros(items_UK.shape, bool)
+    at_N, places_N = np.nonzero(found_NK)
+    hits_UK[rows_N[at_N], places_N] = True
+    return hits_UK
 
 
-def _distinct(rows_N: np.ndarray, items_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count an item once per user; items that training never saw cannot be told apart and all count."""
+def distinct(rows_N: np.ndarray, items_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count an item once per row; items that training never saw cannot be told apart and all count."""
     known = items_N >= FIRST_ITEM
     pairs = np.unique(np.stack([rows_N[known], items_N[known]], axis=1), axis=0)
     return np.concatenate([pairs[:, 0], rows_N[~known]]), np.concatenate([pairs[:, 1], items_N[~known]])

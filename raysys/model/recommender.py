@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
@@ -16,8 +17,9 @@ from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
 from raysys.data.batches import History
 from raysys.data.schema import FIRST_ITEM
 from raysys.model.backbones import BACKBONES
+from raysys.model.backbones.backbone import ModelContext
 from raysys.model.items import ITEM_ENCODERS
-from raysys.model.items.encoder import ItemEncoder
+from raysys.model.items.encoder import ItemEncoder, ItemVectors
 
 ItemsConfig = dict[str, Annotated[FrozenConfig, OneOf(ITEM_ENCODERS)]]
 BackboneConfig = Annotated[FrozenConfig, OneOf(BACKBONES, default="sasrec")]
@@ -36,6 +38,9 @@ class ModelConfig(FrozenConfig):
         {"id": {}}, min_length=1, validate_default=True
     )
     """Item encoders by name; their vectors are added up."""
+    unit_items: bool = False
+    """Scale item vectors to length 1, so that no item is favoured by the length of its vector. Goes with a task's
+    `temperature`, and makes learning several times as fast."""
     backbone: BackboneConfig = Field({"kind": "sasrec"}, validate_default=True)
 
 
@@ -44,9 +49,9 @@ class Encoded:
     """States of a batch, and the only way from a target to a state."""
 
     states_BLD: Tensor
-    start_D: Tensor
-    """Learned state of a user with no history."""
-    items: "ItemTower"
+    start_BD: Tensor
+    """State before the first token: learned, or the user's own where the backbone keeps users."""
+    items: ItemVectors
 
     def state_before(self, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
         """Return states [B, C, D] at the anchors of targets, -1 giving the start state; [N, D] of the valid ones only.
@@ -60,7 +65,7 @@ class Encoded:
             rows, columns = valid_BC.nonzero(as_tuple=True)
             anchors = anchor_BC[rows, columns]
         states = self.states_BLD[rows, anchors.clamp(min=0)]
-        return torch.where((anchors >= 0).unsqueeze(-1), states, self.start_D)
+        return torch.where((anchors >= 0).unsqueeze(-1), states, self.start_BD[rows])
 
 
 class ItemTower(nn.Module):
@@ -69,6 +74,7 @@ class ItemTower(nn.Module):
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
+        self.unit = config.unit_items
         encoders: dict[str, ItemEncoder] = {
             name: ITEM_ENCODERS[kind_of(part)](part, vocabulary_size, config.width)
             for name, part in config.items.items()
@@ -77,28 +83,34 @@ class ItemTower(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Return f32[*, D] for i64[*]."""
-        first, *others = (encoder(items) for encoder in self.encoders.values())
-        return sum(others, start=first)
+        return self._fused([encoder(items) for encoder in self.encoders.values()])
 
     def table(self) -> Tensor:
         """Return the vectors of all real items [V - 2, D]; row i is item i + 2."""
-        first, *others = (encoder.table() for encoder in self.encoders.values())  # type: ignore[operator]
-        return sum(others, start=first)[FIRST_ITEM:]
+        return self._fused([encoder.table()[FIRST_ITEM:] for encoder in self.encoders.values()])  # type: ignore[operator]
+
+    def _fused(self, parts: list[Tensor]) -> Tensor:
+        vectors = sum(parts[1:], start=parts[0])
+        return F.normalize(vectors, dim=-1) if self.unit else vectors
 
 
 class Recommender(nn.Module):
     """Encodes histories into states."""
 
-    def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary_size: int, num_users: int) -> None:
         super().__init__()
+        context = ModelContext(config.width, config.max_length, config.dropout, num_users)
         self.items = ItemTower(config, vocabulary_size)
-        self.backbone = BACKBONES[kind_of(config.backbone)](
-            config.backbone, config.width, config.max_length, config.dropout
-        )
-        self.start_D = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.backbone = BACKBONES[kind_of(config.backbone)](config.backbone, context)
+        self.start_D = None if self.backbone.per_user else nn.Parameter(torch.randn(config.width) * 0.02)
+
+    def vectors(self) -> ItemVectors:
+        """Return the item vectors that states are compared with."""
+        return self.backbone.vectors(self.items)
 
     def forward(self, history: History) -> Encoded:
         """Return the states after each token, [B, L, D]."""
-        x_BLD = self.items(history.items_BL)
-        states_BLD = self.backbone(x_BLD, history.times_BL, history.mask_BL)
-        return Encoded(states_BLD, self.start_D, self.items)
+        vectors = self.vectors()
+        states_BLD = self.backbone(history, vectors)
+        start_BD = states_BLD[:, 0] if self.start_D is None else self.start_D.expand(len(states_BLD), -1)
+        return Encoded(states_BLD, start_BD, vectors)

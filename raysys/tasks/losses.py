@@ -1,12 +1,21 @@
-"""Losses as plain functions. Each returns a sum over rows, so that means can be taken over all ranks."""
+"""Losses as plain functions. Each returns a sum over rows, so that means can be taken over all ranks.
 
+Shapes: N rows (one target each), V items, K negatives per row. A negative that shall not count has the score -inf.
+"""
+
+import math
+import warnings
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CHUNK_ROWS = 128
+# What the compressed rows of `item_scores` need; torch warns once of a beta.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+
+_CHUNK_BYTES = 64 << 20
+_SOFTMAX_ROWS = 128  # rows whose logits stay in the cache between the passes over them
 
 
 class _FullSoftmax(torch.autograd.Function):
@@ -16,23 +25,19 @@ class _FullSoftmax(torch.autograd.Function):
     def forward(
         ctx: Any, states_ND: Tensor, table_VD: Tensor, targets_N: Tensor, precision: torch.dtype
     ) -> Tensor:  # scalar
-        grad_states_ND = torch.empty_like(states_ND)
-        grad_table_VD = torch.zeros_like(table_VD)
-        table, total = table_VD.to(precision), states_ND.new_zeros(())
-        for start in range(0, len(states_ND), _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
-            states, targets = states_ND[rows].to(precision), targets_N[rows].unsqueeze(1)
-            logits = (states @ table.T).float()
-            highest = logits.amax(dim=1, keepdim=True)
-            picked = logits.gather(1, targets) - highest
-            weights = logits.sub_(highest).exp_()
-            normaliser = weights.sum(dim=1, keepdim=True)
-            total += (normaliser.log() - picked).sum()
-            weights.div_(normaliser)  # softmax, then minus one at the target: the gradient of the logits
-            weights.scatter_add_(1, targets, weights.new_full((1, 1), -1.0).expand_as(targets))
-            small = weights.to(precision)
-            grad_states_ND[rows] = (small @ table).float()
-            grad_table_VD += (small.T @ states).float()
+        states, table, total = states_ND.to(precision), table_VD.to(precision), states_ND.new_zeros(())
+        grad_states_ND, grad_table_VD = torch.empty_like(states_ND), torch.zeros_like(table_VD)
+        room = _CHUNK_BYTES // (len(table) * table.element_size())
+        chunk = max(_SOFTMAX_ROWS, room // _SOFTMAX_ROWS * _SOFTMAX_ROWS)
+        for start in range(0, len(states), chunk):
+            rows = states[start : start + chunk]
+            weights = rows.new_empty(len(rows), len(table))
+            for at in range(0, len(rows), _SOFTMAX_ROWS):
+                part = slice(at, at + _SOFTMAX_ROWS)
+                targets = targets_N[start : start + chunk][part].unsqueeze(1)
+                total += _softmax_gradient(rows[part], table, targets, weights[part])
+                grad_states_ND[start : start + chunk][part] = weights[part] @ table
+            grad_table_VD += weights.T @ rows  # over as many rows as fit: the sum is what costs memory traffic
         ctx.save_for_backward(grad_states_ND, grad_table_VD)
         return total
 
@@ -42,16 +47,132 @@ class _FullSoftmax(torch.autograd.Function):
         return grad_states_ND * grads[0], grad_table_VD * grads[0], None, None
 
 
+def _softmax_gradient(rows: Tensor, table: Tensor, targets: Tensor, out: Tensor) -> Tensor:
+    """Write softmax(rows table^T) minus one at the targets into `out`; return the summed loss."""
+    torch.mm(rows, table.T, out=out)
+    torch.softmax(out, 1, out=out)  # f32 inside, whatever the precision
+    chances = out.gather(1, targets)
+    out.scatter_(1, targets, chances - 1)
+    losses = -chances.float().log().squeeze(1)
+    lost = losses.isinf()  # a chance too small for the format: the gradient is right, the value is made again
+    if lost.any():
+        logits = rows[lost].float() @ table.float().T
+        losses[lost] = F.cross_entropy(logits, targets[lost].squeeze(1), reduction="none")
+    return losses.sum()
+
+
 def full_softmax(
     states_ND: Tensor, table_VD: Tensor, targets_N: Tensor, precision: torch.dtype = torch.float32
 ) -> Tensor:
-    """Return the sum over rows of -log softmax(states table^T)[target]; memory O(128 x V) instead of O(N x V).
+    """Return the sum over rows of -log softmax(states table^T)[target]; at most 64 MiB of logits exist at a time.
 
-    `precision` is that of the three matrix products; the softmax itself is f32.
+    `precision` is that of the three matrix products and of the weights between them; the softmax itself is f32.
     """
     return _FullSoftmax.apply(  # type: ignore[no-untyped-call]
         states_ND, table_VD, targets_N, precision
     )
+
+
+class _ItemScores(torch.autograd.Function):
+    """Dot products of each state with its own items, without a copy of the items' vectors [N, K, D]."""
+
+    @staticmethod
+    def forward(ctx: Any, states_ND: Tensor, table_VD: Tensor, items_NK: Tensor) -> Tensor:
+        ctx.save_for_backward(states_ND, table_VD, items_NK)
+        if states_ND.device.type != "cpu" or items_NK.shape[1] > len(table_VD):  # the pattern holds no more than N x V
+            return torch.einsum("nd,nkd->nk", states_ND, table_VD[items_NK])
+        offsets = torch.arange(0, items_NK.numel() + 1, items_NK.shape[1])
+        size = (len(states_ND), len(table_VD))
+        pattern = torch.sparse_csr_tensor(
+            offsets, items_NK.reshape(-1), states_ND.new_zeros(items_NK.numel()), size, check_invariants=False
+        )
+        return torch.sparse.sampled_addmm(pattern, states_ND, table_VD.T).values().view_as(items_NK)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        states_ND, table_VD, items_NK = ctx.saved_tensors
+        weights_NK = grads[0].contiguous()
+        grad_states_ND = F.embedding_bag(items_NK, table_VD, mode="sum", per_sample_weights=weights_NK)
+        flat, order = items_NK.reshape(-1).int().sort(stable=True)
+        present, counts = flat.unique_consecutive(return_counts=True)
+        rows = order.div(items_NK.shape[1], rounding_mode="floor")
+        sums = F.embedding_bag(
+            rows, states_ND, counts.cumsum(0) - counts, mode="sum", per_sample_weights=weights_NK.view(-1)[order]
+        )
+        grad_table_VD = torch.zeros_like(table_VD)
+        grad_table_VD[present.long()] = sums
+        return grad_states_ND, grad_table_VD, None
+
+
+def item_scores(states_ND: Tensor, table_VD: Tensor, items_NK: Tensor) -> Tensor:
+    """Return states[n] . table[items[n, k]], f32 [N, K]; on a CPU in memory O(N x K) and 10 times as fast as gather."""
+    return _ItemScores.apply(states_ND, table_VD, items_NK)  # type: ignore[no-untyped-call]
+
+
+def sampled_softmax(positive_N: Tensor, negative_NK: Tensor) -> Tensor:
+    """Return the sum over rows of -log softmax of the positive among itself and its negatives.
+
+    With negatives' scores lowered by the log of how often each was expected among the draws, the sum of exponentials
+    is an unbiased estimate of the full one (Bengio and Senecal, 2008, eq. 6; the positive is not corrected, as in
+    Khrylchenko et al., 2025, arXiv 2507.09331).
+    """
+    scores = torch.cat([positive_N.unsqueeze(1), negative_NK], dim=1)
+    return (scores.logsumexp(1) - positive_N).sum()
+
+
+def binary_cross_entropy(positive_N: Tensor, negative_NK: Tensor) -> Tensor:
+    """Return the sum over rows of the mean of -log sigmoid(positive) and every -log(1 - sigmoid(negative)).
+
+    SASRec's loss (Kang and McAuley, 2018, eq. 8) for K = 1.
+    """
+    return generalised_binary_cross_entropy(positive_N, negative_NK, 1.0)
+
+
+def generalised_binary_cross_entropy(positive_N: Tensor, negative_NK: Tensor, power: float) -> Tensor:
+    """Binary cross-entropy whose positive probability is raised to a power: gBCE (Petrov and Macdonald, 2023, eq. 9).
+
+    `power` is beta of `gbce_power`; with 1 it is plain binary cross-entropy.
+    """
+    losses_N = power * F.softplus(-positive_N) + F.softplus(negative_NK).sum(1)
+    return losses_N.sum() / (1 + negative_NK.shape[1])
+
+
+def gbce_power(num_negatives: int, num_items: int, calibration: float) -> float:
+    """Return beta = alpha (t (1 - 1/alpha) + 1/alpha), alpha = K / (V - 1) (Petrov and Macdonald, 2023, eq. 14).
+
+    t = 0 is plain binary cross-entropy, t = 1 makes predicted probabilities those of the full softmax.
+    """
+    rate = min(num_negatives / max(num_items - 1, 1), 1.0)
+    return rate * (calibration * (1 - 1 / rate) + 1 / rate)
+
+
+def bayesian_personalised_ranking(positive_N: Tensor, negative_NK: Tensor) -> Tensor:
+    """Return the sum over rows of the mean of -log sigmoid(positive - negative) (Rendle et al., 2009, section 4.1)."""
+    return F.softplus(negative_NK - positive_N.unsqueeze(1)).sum() / negative_NK.shape[1]
+
+
+def triplet(positive_N: Tensor, negative_NK: Tensor, margin: float) -> Tensor:
+    """Return the sum over rows of the mean of max(0, margin + negative - positive), the hinge of a triplet."""
+    return F.relu(margin + negative_NK - positive_N.unsqueeze(1)).sum() / negative_NK.shape[1]
+
+
+def mixed_negatives(negative_NK: Tensor, pairs_NM2: Tensor, shares_NM: Tensor) -> Tensor:
+    """Return scores [N, M] of synthetic hard negatives: convex mixes of pairs of the hardest drawn ones.
+
+    MoCHi (Kalantidis et al., 2020, arXiv 2010.01028, eq. 4) without the renormalisation: a score is linear in the
+    item's vector, so mixing scores is mixing items.
+
+    Args:
+        negative_NK: scores of the drawn negatives.
+        pairs_NM2: which two, by rank of hardness from 0.
+        shares_NM: weight of the first of each pair, in [0, 1).
+    """
+    deepest = int(pairs_NM2.max()) + 1 if pairs_NM2.numel() else 1
+    hardest = negative_NK.topk(min(deepest, negative_NK.shape[1]), dim=1).values
+    first, second = (hardest.gather(1, pairs_NM2[..., side].clamp(max=hardest.shape[1] - 1)) for side in (0, 1))
+    low = torch.minimum(first, second)
+    mixed = shares_NM * first + (1 - shares_NM) * second
+    return torch.where(low == -math.inf, low, mixed)
 
 
 def squared_error(predictions_N: Tensor, labels_N: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from raysys.component import FrozenConfig, kind_of
 from raysys.data.batches import Batch, Targets
-from raysys.data.dataset import Manifest
+from raysys.data.dataset import Dataset, Manifest
 from raysys.errors import UserError
 from raysys.model.recommender import Encoded, ModelConfig, Recommender
 from raysys.tasks import TASKS
@@ -17,10 +17,9 @@ from raysys.tasks.task import Retrieves, ScoresPairs, Task, TaskContext
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Loss sums and counts of one rank, in the order of the tasks."""
+    """Loss sums of one rank, in the order of the tasks."""
 
     totals_T: Tensor
-    counts_T: Tensor
     shared_BLD: Tensor
     """States that the tasks share, with gradient."""
 
@@ -37,7 +36,7 @@ class MultiTask(nn.Module):
         super().__init__()
         vocabulary_size = manifest.num_items + 2
         try:
-            self.recommender = Recommender(model, vocabulary_size)
+            self.recommender = Recommender(model, vocabulary_size, manifest.num_users)
         except ValueError as error:
             raise UserError(str(error)) from None
         context = TaskContext(
@@ -51,21 +50,42 @@ class MultiTask(nn.Module):
         )
         heads = {name: TASKS[kind_of(config)](config, replace(context, name=name)) for name, config in tasks.items()}
         self.tasks = nn.ModuleDict(heads)
+        if self.recommender.backbone.bidirectional:
+            self._refuse_anchored(kind_of(model.backbone))
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> StepLosses:
-        """Return every task's loss sum and count over this rank's share of a step.
-
-        Tasks that prepare the batch in their own way are encoded on their own; the others share one pass.
-        """
-        shared = self.recommender(batch.history)
-        totals, counts = [], []
+    def observe(self, dataset: Dataset) -> None:
+        """Give the parts what they need to know of the training period; called once, before training."""
+        self.recommender.backbone.observe(dataset)
         for task in self.named_tasks().values():
-            view = task.prepare(batch, generator)
-            encoded = shared if view.history is batch.history else self.recommender(view.history)
-            loss = task.loss(encoded, view, LazyLogits(self.named_tasks(), encoded, view.targets))
-            totals.append(loss.total)
-            counts.append(loss.count)
-        return StepLosses(torch.stack(totals), torch.stack(counts), shared.states_BLD)
+            task.observe(dataset)
+
+    def prepare(self, batch: Batch) -> tuple[Batch, ...]:
+        """Return the batch as each task wants it seen, in the order of the tasks."""
+        return tuple(task.prepare(batch) for task in self.named_tasks().values())
+
+    def counts(self, views: tuple[Batch, ...]) -> Tensor:
+        """Return each task's number of valid targets on this rank [T]."""
+        return torch.stack([task.count(view) for task, view in zip(self.named_tasks().values(), views, strict=True)])
+
+    def forward(self, views: tuple[Batch, ...]) -> StepLosses:
+        """Return every task's loss sum over this rank's share of a step; views of the same history share one pass."""
+        passes: dict[int, Encoded] = {}
+        totals = []
+        for task, view in zip(self.named_tasks().values(), views, strict=True):
+            encoded = passes.get(id(view.history))
+            if encoded is None:
+                encoded = passes[id(view.history)] = self.recommender(view.history)
+            totals.append(task.loss(encoded, view, LazyLogits(self.named_tasks(), encoded, view.targets)))
+        shared = passes[id(views[0].history)]
+        return StepLosses(torch.stack(totals), shared.states_BLD)
+
+    def _refuse_anchored(self, backbone: str) -> None:
+        for name, task in self.named_tasks().items():
+            if task.anchored:
+                raise UserError(
+                    f"tasks.{name}: states of the backbone {backbone} know what comes later, so they cannot be asked "
+                    "for it; train masked_item with this backbone, or take another backbone"
+                )
 
     def named_tasks(self) -> dict[str, Task]:
         """Return the tasks by name, in the order of the config."""

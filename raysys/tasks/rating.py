@@ -12,7 +12,7 @@ from raysys.data.batches import Batch, Targets
 from raysys.errors import UserError, nearest
 from raysys.model.recommender import Encoded
 from raysys.tasks.losses import squared_error
-from raysys.tasks.task import LossSum, Task, TaskContext
+from raysys.tasks.task import Task, TaskContext
 
 
 class Rating(Task):
@@ -57,10 +57,16 @@ class Rating(Task):
         tower_BC = self.tower(torch.cat([states_BCD, items_BCD, states_BCD * items_BCD], dim=-1)).squeeze(-1)
         return tower_BC + self.item_bias(targets.items_BC).squeeze(-1)
 
-    def loss(self, encoded: Encoded, batch: Batch, logits: Mapping[str, Tensor]) -> LossSum:
+    def count(self, view: Batch) -> Tensor:
+        """Count the targets whose label is known."""
+        return self._known(view).sum().float()
+
+    def loss(self, encoded: Encoded, view: Batch, logits: Mapping[str, Tensor]) -> Tensor:
         """Squared error where the label is known."""
-        labels_BC = batch.targets.labels[self.label]
-        valid_BC = batch.targets.mask_BC & labels_BC.isfinite()
         predictions_BC = logits[self.name]
-        known_BC = torch.where(valid_BC, labels_BC, predictions_BC.detach())  # no error, no gradient, but a graph
-        return LossSum(squared_error(predictions_BC, known_BC), valid_BC.sum().float())
+        labels_BC = view.targets.labels[self.label]
+        known_BC = torch.where(self._known(view), labels_BC, predictions_BC.detach())  # no error, but a graph
+        return squared_error(predictions_BC, known_BC)
+
+    def _known(self, view: Batch) -> Tensor:
+        return view.targets.mask_BC & view.targets.labels[self.label].isfinite()

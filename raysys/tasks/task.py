@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
-from raysys.data.batches import Batch, Targets
+from raysys.data.batches import Batch, History, Targets
+from raysys.data.dataset import Dataset
 from raysys.model.recommender import Encoded
 
 
@@ -27,37 +27,38 @@ class TaskContext:
     label_means: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class LossSum:
-    """A loss before it is averaged over all valid targets of all ranks."""
-
-    total: Tensor  # scalar, with gradient
-    count: Tensor  # scalar f32
-
-
 class Task(nn.Module):
     """One thing that the model learns. Registered in TASKS; several of one kind may have different names."""
 
     Config: ClassVar[type[FrozenConfig]]
     source: ClassVar[Literal["users", "items", "pairs"]]
     """What one row of the task is: a user's state, an item, or a (state, item) pair."""
+    anchored: ClassVar[bool] = True
+    """Whether targets are scored against the state before them, which a bidirectional backbone cannot give."""
 
     def __init__(self, config: FrozenConfig, context: TaskContext) -> None:
         """Build the head. Raises UserError where the data lacks what the task needs."""
         super().__init__()
         self.name = context.name
 
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch as this task wants it seen: masks, crops, negatives. By default as it is."""
+    def observe(self, dataset: Dataset) -> None:
+        """Take the statistics of the training period that training needs; by default none. Called once, before."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch as this task wants it seen: with masks or crops. By default as it is."""
         return batch
+
+    @abstractmethod
+    def count(self, view: Batch) -> Tensor:
+        """Return how many valid targets this rank's view has, a scalar f32: the loss is their mean over all ranks."""
 
     @abstractmethod
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Return the task's score of every target [B, C]; evaluation and serving call this too."""
 
     @abstractmethod
-    def loss(self, encoded: Encoded, batch: Batch, logits: Mapping[str, Tensor]) -> LossSum:
-        """Return the summed loss over this rank's valid targets.
+    def loss(self, encoded: Encoded, view: Batch, logits: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss summed over this rank's valid targets, a scalar with gradient.
 
         `logits` gives, by task name, what `logits` returned for each task (computed when asked for), so that one task
         may build on another. Every parameter of the task must take part in the result, even with no valid target.
@@ -71,6 +72,10 @@ class Task(nn.Module):
 @runtime_checkable
 class Retrieves(Protocol):
     """A task that can ask for items: score = query . item vector, over the whole catalogue."""
+
+    def ask(self, history: History, anchor_B: Tensor) -> tuple[History, Tensor]:
+        """Return the history to encode and the position [B] whose state asks, for users whose last token is known."""
+        ...
 
     def query(self, states_ND: Tensor) -> Tensor:
         """Return query vectors [N, D] for states."""

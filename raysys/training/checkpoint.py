@@ -97,4 +97,5 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
         f"{index}.{name}": tensor.detach().cpu().contiguous()
         for index, values in state.items()
         for name, tensor in values.items()
+        if tensor is not None  # a momentum that is still to come
     }

@@ -17,7 +17,8 @@ from raysys.configfile import build, dump_yaml, load_plugins, read_yaml
 from raysys.data.dataset import Dataset
 from raysys.data.schema import Split
 from raysys.errors import UserError
-from raysys.evaluation.evaluate import Judge, evaluate
+from raysys.evaluation.evaluate import Evaluation, Judge, examine
+from raysys.evaluation.outcomes import FOLDER, users_of, write_outcomes
 from raysys.evaluation.protocol import EvalReport
 from raysys.progress import stage
 from raysys.runs import RECORD, Run, RunRecord, new_directory
@@ -97,7 +98,7 @@ def _complete(config: RunConfig, directory: Path) -> Run:
         _fit(config, directory)
         history = read_history(directory)
         remarks.append(f"{len(history)} epochs")
-    with stage("evaluate beside popularity") as remarks:
+    with stage("evaluate beside baselines") as remarks:
         record = _finish(config, directory, time.perf_counter() - start)
         remarks += [f"{name} {value:.4f}" for name, value in record.test.items() if name.endswith(".ndcg@10")]
     return Run.open(directory)
@@ -146,7 +147,7 @@ def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
     from safetensors.torch import load_file
 
     network.load_state_dict(load_file(directory / "best.safetensors"))
-    reports = evaluate_splits(config, dataset, network, (Split.VALID, Split.TEST))
+    reports = _examine_and_keep(config, dataset, network, directory)
     (directory / "report.json").write_text(json.dumps([report.to_json() for report in reports], indent=1))
     for name in ("vocabulary.arrow", "catalog.arrow"):
         shutil.copyfile(dataset.path / name, directory / name)
@@ -163,11 +164,29 @@ def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
 def evaluate_splits(
     config: RunConfig, dataset: Dataset, network: MultiTask, splits: tuple[Split, ...]
 ) -> list[EvalReport]:
-    """Evaluate a model on each of the splits that has users, with intervals and beside popularity."""
+    """Evaluate a model on each of the splits that has users, with intervals and beside the baselines."""
+    return [found.report for found in _examine(_judge(config, dataset), network, splits)]
+
+
+def _judge(config: RunConfig, dataset: Dataset) -> Judge:
     device = torch.device("cuda" if config.training.gpu and torch.cuda.is_available() else "cpu")
-    judge = Judge.of(dataset, config.evaluation, config.model.max_length, device)
-    network.to(device).eval()
-    return [evaluate(judge, network, split) for split in splits if len(dataset.rows_with_targets(split))]
+    return Judge.of(dataset, config.evaluation, config.model.max_length, device)
+
+
+def _examine(judge: Judge, network: MultiTask, splits: tuple[Split, ...]) -> list[Evaluation]:
+    network.to(judge.device).eval()
+    return [examine(judge, network, split) for split in splits if len(judge.rows(split))]
+
+
+def _examine_and_keep(config: RunConfig, dataset: Dataset, network: MultiTask, directory: Path) -> list[EvalReport]:
+    """Evaluate on validation and test; what was found for each user is kept with the run."""
+    judge, reports = _judge(config, dataset), []
+    for found in _examine(judge, network, (Split.VALID, Split.TEST)):
+        users = users_of(found.outcomes)
+        path = directory / FOLDER / f"{found.report.split}.parquet"
+        write_outcomes(found.outcomes, judge.reader.user_ids(users), users, path)
+        reports.append(found.report)
+    return reports
 
 
 def _record(

@@ -1,6 +1,7 @@
 """Ranks. The loop asks this object and never torch.distributed, so that one process needs no group at all."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,13 @@ class Parallel:
         if self.world_size == 1:
             return module
         return DistributedDataParallel(module)
+
+    def apart(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Return a block in which gradients of a wrapped module stay on this rank, to be averaged with later ones."""
+        if isinstance(module, DistributedDataParallel):
+            apart: AbstractContextManager[None] = module.no_sync()
+            return apart
+        return nullcontext()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over ranks, on every rank, without gradient."""

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raysys.config import RunConfig
+from raysys.data.batches import ShardReader
 from raysys.data.dataset import Dataset
 from raysys.data.schema import FIRST_ITEM
 from raysys.data.vocabulary import Vocabulary
 from raysys.errors import UserError
+from raysys.model.backbones.per_user import UserEmbedding
 from raysys.runs import Run, find_run
 from raysys.tasks.multitask import MultiTask
 
@@ -36,23 +40,38 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def build_network(config: RunConfig, dataset: Dataset) -> MultiTask:
-    """Build the model of a resolved config: random from its seed, or with the weights of the run it starts from."""
+    """Build the model of a resolved config: random from its seed, or with the weights of the run it starts from.
+
+    Raises:
+        UserError: the parent's weights do not fit, or the dataset that names its user vectors is no longer there.
+    """
     torch.manual_seed(config.seed)
     network = MultiTask(config.model, config.tasks, dataset.manifest)
+    network.observe(dataset)
     if config.start_from is not None:
-        _inherit(network, Run.open(config.start_from), dataset.vocabulary)
+        _inherit(network, Run.open(config.start_from), dataset)
     return network
 
 
-def _inherit(network: MultiTask, parent: Run, vocabulary: Vocabulary) -> None:
-    """Copy the parent's weights: rows of item tables by item id, everything else as it is; new heads stay random."""
+def _inherit(network: MultiTask, parent: Run, dataset: Dataset) -> None:
+    """Copy the parent's parameters: rows of tables by the ids of items and users, everything else as it is.
+
+    New items, users and heads stay random. What parts have observed of a dataset is this run's own, not the parent's.
+    """
     own, given = network.state_dict(), load_file(parent.path / "model.safetensors")
-    tables = _item_tables(network, len(vocabulary))
-    source, place = _shared_items(parent.vocabulary, vocabulary)
-    for name, tensor in given.items():
-        if name not in own:
-            continue  # a head that this run does not have
-        if name in tables and tensor.shape[1:] == own[name].shape[1:]:
+    rows = dict.fromkeys(_item_tables(network, dataset), _shared_items(parent.vocabulary, dataset.vocabulary))
+    users = [name for name in _user_tables(network) if f"{name}.weight" in given]
+    if users:
+        source, place = shared = _shared_users(parent, dataset)
+        rows |= dict.fromkeys((f"{name}.weight" for name in users), shared)
+        for name in users:
+            own[f"{name}.trained_U"][place] |= given[f"{name}.trained_U"][source]
+    for name, _ in network.named_parameters():
+        if name not in given:
+            continue  # a head that the parent does not have
+        tensor = given[name]
+        if name in rows and tensor.shape[1:] == own[name].shape[1:]:
+            source, place = rows[name]
             own[name][place] = tensor[source]
         elif tensor.shape == own[name].shape:
             own[name] = tensor
@@ -64,12 +83,19 @@ def _inherit(network: MultiTask, parent: Run, vocabulary: Vocabulary) -> None:
     network.load_state_dict(own)
 
 
-def _item_tables(network: nn.Module, vocabulary_size: int) -> set[str]:
-    return {
+def _item_tables(network: MultiTask, dataset: Dataset) -> list[str]:
+    """Return the tables with a row per item: a backbone has none, whatever the size of its tables may be."""
+    return [
         f"{name}.weight"
         for name, part in network.named_modules()
-        if isinstance(part, nn.Embedding) and part.num_embeddings == vocabulary_size
-    }
+        if isinstance(part, nn.Embedding)
+        and part.num_embeddings == dataset.manifest.num_items + FIRST_ITEM
+        and not name.startswith("recommender.backbone.")
+    ]
+
+
+def _user_tables(network: MultiTask) -> list[str]:
+    return [name for name, part in network.named_modules() if isinstance(part, UserEmbedding)]
 
 
 def _shared_items(old: Vocabulary, new: Vocabulary) -> tuple[Tensor, Tensor]:
@@ -79,3 +105,22 @@ def _shared_items(old: Vocabulary, new: Vocabulary) -> tuple[Tensor, Tensor]:
     special = torch.arange(FIRST_ITEM)
     places = torch.arange(len(new.item_ids))[known] + FIRST_ITEM
     return torch.cat([special, source[known]]), torch.cat([special, places])
+
+
+def _shared_users(parent: Run, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Return (old rows, new rows) of the users that both datasets have.
+
+    Raises:
+        UserError: the parent's dataset, whose order of users its vectors follow, is gone or was rewritten.
+    """
+    path, wanted = Path(parent.record.dataset), parent.record.dataset_fingerprint
+    old = Dataset.open(path) if path.is_dir() else None
+    if old is None or old.manifest.fingerprint != wanted:
+        raise UserError(
+            f"start_from: {parent.record.run_id} has a vector for every user of {path}, which is "
+            f"{'gone' if old is None else 'no longer what it was'}; train from scratch"
+        )
+    before, now = (ShardReader(data).user_ids(np.arange(data.manifest.num_users)) for data in (old, dataset))
+    source = pc.index_in(now, before).to_numpy(zero_copy_only=False).astype("float64")  # null becomes NaN
+    known = ~np.isnan(source)
+    return torch.from_numpy(source[known].astype("int64")), torch.from_numpy(np.flatnonzero(known))

@@ -5,13 +5,17 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from raysys.configfile import build
 from raysys.data.batches import Targets, history_rows, make_queries
+from raysys.data.hashing import hash_ids
 from raysys.data.schema import FIRST_ITEM, Split
+from raysys.errors import UserError
 from raysys.evaluation.evaluate import collect, evaluate, merge, summarise
-from raysys.evaluation.protocol import PROTOCOL
+from raysys.evaluation.protocol import PROTOCOL, EvaluationConfig
 
 DEPTHS = (3, 10)
 
@@ -73,9 +77,9 @@ def test_ranking_metrics_are_those_of_one_user_after_the_other(judge, network, u
     judge = replace(judge, config=judge.config.model_copy(update={"exclude_seen": exclude_seen}))
     found = collect(judge, network, split)
     expected = expected_ranking(network, user_lines, split, judge.max_length, exclude_seen)
-    assert set(found.ranking) == set(expected)
+    assert set(found.per_user) == set(expected)
     for name, values in expected.items():
-        np.testing.assert_allclose(found.ranking[name], values, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found.per_user[name], values, atol=1e-6, err_msg=name)
     seen_anywhere = [
         set(found.items_UK[at]) & set(known_before(user_lines[row], split)) for at, row in enumerate(found.users_U)
     ]
@@ -119,7 +123,7 @@ def test_the_report_stands_beside_popularity_and_the_training_mean(judge, networ
             known = known_before(line, Split.TEST)
             wanted = {event["item"] for event in held_out(line, Split.TEST)}
             add_metrics(baseline, [item for item in popular if item not in known], wanted)
-    for metrics, expected in ((report.metrics, model), (report.popularity, baseline)):
+    for metrics, expected in ((report.metrics, model), (report.baselines["popularity"], baseline)):
         for name, values in expected.items():
             assert metrics[name].mean == pytest.approx(np.mean(values), abs=1e-6), name
             assert metrics[name].low <= metrics[name].mean <= metrics[name].high
@@ -127,9 +131,10 @@ def test_the_report_stands_beside_popularity_and_the_training_mean(judge, networ
     labels = [(e["rating"], e["mark"]) for line in user_lines for e in line if not math.isnan(e["rating"])]
     mean = np.mean([rating for rating, mark in labels if mark == Split.TRAIN])
     error = math.sqrt(np.mean([(rating - mean) ** 2 for rating, mark in labels if mark == Split.TEST]))
-    assert report.popularity["rating.rmse"].mean == pytest.approx(error, abs=1e-5)
-    assert "rating.auc" not in report.popularity
-    assert 0 < report.popularity["next_item.coverage@3"].mean <= report.metrics["next_item.coverage@10"].mean <= 1
+    assert report.baselines["training_mean"].keys() == {"rating.rmse"}
+    assert report.baselines["training_mean"]["rating.rmse"].mean == pytest.approx(error, abs=1e-5)
+    covered = report.baselines["popularity"]["next_item.coverage@3"].mean
+    assert 0 < covered <= report.metrics["next_item.coverage@10"].mean <= 1
 
 
 def test_ranks_that_share_the_users_find_the_same(judge, network):
@@ -145,12 +150,71 @@ def test_ranks_that_share_the_users_find_the_same(judge, network):
 def test_a_model_that_does_not_retrieve_has_label_metrics_only(judge, make_network):
     report = evaluate(judge, make_network("rating"), Split.TEST)
     assert set(report.metrics) == {"rating.rmse", "rating.auc"}
-    assert set(report.popularity) == {"rating.rmse"}
+    assert report.baselines["popularity"] == {}
+    assert set(report.baselines["training_mean"]) == {"rating.rmse"}
+    assert report.slices == {}
 
 
 def test_a_model_without_labels_has_ranking_metrics_only(judge, make_network):
     report = evaluate(judge, make_network("next_item"), Split.VALID)
     assert {name.partition(".")[0] for name in report.metrics} == {"next_item"}
     assert {name.rpartition("@")[0] for name in report.metrics} == {
-        f"next_item.{name}" for name in ("ndcg", "recall", "hit_rate", "mrr", "coverage")
+        f"next_item.{name}"
+        for name in (
+            *("ndcg", "recall", "hit_rate", "mrr"),
+            *("coverage", "gini", "novelty", "popularity", "popularity_lift", "serendipity"),
+        )
     }
+    assert set(report.baselines) == {"popularity"}
+    assert set(report.baselines["popularity"]) == set(report.metrics)
+
+
+# Samples of users
+
+
+def sampled(judge, number):
+    return replace(judge, config=judge.config.model_copy(update={"max_users": number}))
+
+
+def test_a_sample_of_users_is_always_the_same_and_part_of_any_larger_one(judge):
+    everybody = judge.dataset.rows_with_targets(Split.TEST)
+    samples = [sampled(judge, number).rows(Split.TEST) for number in (20, 40, 80)]
+    assert [len(rows) for rows in samples] == [20, 40, 80]
+    for smaller, larger in zip(samples, [*samples[1:], everybody], strict=True):
+        assert set(smaller) < set(larger)
+        assert smaller.tolist() == sorted(smaller)
+    assert sampled(judge, 20).rows(Split.TEST).tolist() == samples[0].tolist()
+    assert samples[0].tolist() != everybody[:20].tolist(), "the first users are no sample"
+    ids = dict(zip(judge.reader.user_ids(everybody).to_pylist(), everybody.tolist(), strict=True))
+    hashes = hash_ids(pa.array(ids))
+    by_hash = sorted(zip(hashes.tolist(), ids.values(), strict=True))
+    assert set(samples[0]) == {row for _, row in by_hash[:20]}, "only ids decide"
+    assert sampled(judge, 10**6).rows(Split.TEST).tolist() == everybody.tolist()
+
+
+def test_a_report_of_a_sample_says_so_and_ranks_all_items(judge, network):
+    part, rows = sampled(judge, 50), sampled(judge, 50).rows(Split.TEST)
+    report, whole = evaluate(part, network, Split.TEST), collect(judge, network, Split.TEST)
+    assert (report.num_users, report.num_users_of_split) == (50, len(judge.dataset.rows_with_targets(Split.TEST)))
+    chosen = np.isin(whole.users_U, rows)
+    for name in ("next_item.ndcg@10", "next_item.recall@3"):
+        assert report.metrics[name].mean == pytest.approx(whole.per_user[name][chosen].mean(), abs=1e-6)
+        assert report.metrics[name].count == 50
+    full = evaluate(judge, network, Split.TEST).metrics["next_item.ndcg@10"]
+    width = report.metrics["next_item.ndcg@10"].high - report.metrics["next_item.ndcg@10"].low
+    assert width > full.high - full.low, "fewer users leave more open"
+
+
+# Baselines
+
+
+def test_every_baseline_of_the_config_stands_beside_popularity(judge, network):
+    config = build(EvaluationConfig, {**judge.config.model_dump(), "baselines": {"itemknn": {}}}, "test")
+    report = evaluate(replace(judge, config=config), network, Split.TEST)
+    assert list(report.baselines)[:2] == ["popularity", "itemknn"]
+    assert set(report.baselines["itemknn"]) == set(report.metrics) - {"rating.rmse", "rating.auc"}
+    alone = evaluate(judge, network, Split.TEST)
+    for name, found in alone.baselines["popularity"].items():
+        assert report.baselines["popularity"][name].mean == found.mean
+    with pytest.raises(UserError, match="itemknn"):
+        build(EvaluationConfig, {"baselines": {"itemkn": {}}}, "test")

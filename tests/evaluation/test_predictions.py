@@ -12,9 +12,20 @@ from raysys.data.batches import make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.schema import Split
 from raysys.errors import UserError
+from raysys.evaluation.baselines.popularity import PopularityScorer
 from raysys.evaluation.evaluate import evaluate
 from raysys.evaluation.predictions import evaluate_predictions
-from raysys.evaluation.ranking import ModelScorer, PopularityScorer, recommend
+from raysys.evaluation.protocol import Estimate
+from raysys.evaluation.ranking import ModelScorer, recommend
+
+OVER_ALL = ("coverage", "gini", "popularity_lift")  # no means over users: they have no difference
+
+
+def assert_equal(found, expected) -> None:
+    """Compare two estimates; intervals are f32."""
+    assert found.count == expected.count
+    for side in ("mean", "low", "high"):
+        assert getattr(found, side) == pytest.approx(getattr(expected, side), rel=1e-5, abs=1e-7)
 
 
 @pytest.fixture
@@ -51,15 +62,20 @@ def test_a_models_own_lists_have_its_own_metrics_and_no_difference(judge, networ
     found = evaluate_predictions(path, judge.dataset, split, run_of(judge, network))
     own = evaluate(judge, network, split)
     names = [name for name in own.metrics if name.startswith("next_item.")]
-    assert len(names) == 10
+    assert len(names) == 20
     for name in names:
-        assert found.metrics[name.replace("next_item.", "lists.")] == own.metrics[name]
-        assert found.popularity[name.replace("next_item.", "lists.")] == own.popularity[name]
-        if "coverage" not in name:
+        assert_equal(found.metrics[name.replace("next_item.", "lists.")], own.metrics[name])
+        popular = found.baselines["popularity"][name.replace("next_item.", "lists.")]
+        assert_equal(popular, own.baselines["popularity"][name])
+        if name.partition("@")[0].partition(".")[2] not in OVER_ALL:
             gap = found.metrics[name.replace("next_item.", "difference.")]
             assert (gap.mean, gap.low, gap.high) == (0, 0, 0)
             assert gap.count == own.metrics[name].count
     assert found.split == split.name.lower()
+    assert found.num_users == own.num_users
+    assert {part: {name.rpartition(".")[2] for name in metrics} for part, metrics in found.slices.items()} == {
+        part: {name.rpartition(".")[2] for name in metrics} for part, metrics in own.slices.items()
+    }
     assert re.search(r"(\d+) of \1 users with held-out events have a list", found.notes[0])
 
 
@@ -68,8 +84,8 @@ def test_the_lists_of_popularity_are_the_baseline(judge, network, write_lists):
     found = evaluate_predictions(path, judge.dataset, Split.TEST, run_of(judge, network))
     own = evaluate(judge, network, Split.TEST)
     for name in ("ndcg@10", "recall@3", "hit_rate@3", "mrr@10"):
-        assert found.metrics[f"lists.{name}"] == found.popularity[f"lists.{name}"]
-        gap = own.popularity[f"next_item.{name}"].mean - own.metrics[f"next_item.{name}"].mean
+        assert_equal(found.metrics[f"lists.{name}"], found.baselines["popularity"][f"lists.{name}"])
+        gap = own.baselines["popularity"][f"next_item.{name}"].mean - own.metrics[f"next_item.{name}"].mean
         assert found.metrics[f"difference.{name}"].mean == pytest.approx(gap, abs=1e-9)
         assert found.metrics[f"difference.{name}"].low <= gap <= found.metrics[f"difference.{name}"].high
 
@@ -196,7 +212,7 @@ def test_bulk_lists_of_a_run_have_its_own_test_metrics(tiny_run, tmp_path):
     for name, own in reports["test"]["metrics"].items():
         if name.startswith("next_item."):
             theirs = found.metrics[name.replace("next_item.", "lists.")]
-            assert (theirs.mean, theirs.low, theirs.high, theirs.count) == tuple(own.values())
-            if "coverage" not in name:
+            assert_equal(theirs, Estimate(**own))
+            if name.partition("@")[0].partition(".")[2] not in OVER_ALL:
                 gap = found.metrics[name.replace("next_item.", "difference.")]
                 assert (gap.mean, gap.low, gap.high) == (0, 0, 0)

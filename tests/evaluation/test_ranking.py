@@ -13,8 +13,9 @@ from raysys.data.batches import UserRows, make_queries
 from raysys.data.dataset import Manifest
 from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN, Split
 from raysys.errors import UserError
+from raysys.evaluation.baselines.popularity import PopularityScorer
 from raysys.evaluation.protocol import EvaluationConfig
-from raysys.evaluation.ranking import ModelScorer, PopularityScorer, coverage, ranking_metrics, recommend
+from raysys.evaluation.ranking import ModelScorer, ranking_metrics, recommend
 from raysys.model.recommender import ModelConfig
 from raysys.tasks import TASKS
 from raysys.tasks.multitask import MultiTask
@@ -101,14 +102,6 @@ def test_a_user_without_held_out_items_has_no_hits():
     assert found["recall@2"].tolist() == [0, 1]
 
 
-def test_coverage_counts_real_items_in_the_first_k():
-    lists = np.array([[2, 3, 4], [2, PAD, PAD], [UNKNOWN, 5, 3]])
-    assert coverage(lists, 1, 10) == pytest.approx(1 / 10)
-    assert coverage(lists, 2, 10) == pytest.approx(3 / 10)
-    assert coverage(lists, 3, 4) == 1
-    assert coverage(np.zeros((0, 0), int), 3, 4) == 0
-
-
 # Lists
 
 
@@ -130,8 +123,20 @@ def queries_of(histories: list[list[int]], held_out: list[list[int]] | None = No
     return make_queries(rows, Split.TEST, np.array([True]), 5)
 
 
-def scorer_of(scores: list[list[float]]):
-    return lambda queries: torch.tensor(scores, dtype=torch.float32).clone()
+class TableScorer:
+    """Scores that are given."""
+
+    num_items = NUM_ITEMS
+
+    def __init__(self, scores: list[list[float]]) -> None:
+        self.scores_BV = torch.tensor(scores, dtype=torch.float32)
+
+    def ask(self, queries):
+        return self.scores_BV
+
+    def block(self, asked, start: int, stop: int):
+        assert 0 <= start < stop <= NUM_ITEMS
+        return asked[:, start:stop].clone()
 
 
 scores_of_all = st.permutations(range(NUM_ITEMS)).map(lambda order: [float(value) for value in order])
@@ -144,7 +149,7 @@ histories_of_items = st.lists(st.just(UNKNOWN) | item, max_size=8)
 )
 def test_lists_are_the_best_items_that_the_user_has_not_had(users, k, exclude_seen):
     queries = queries_of([history for _, history in users])
-    found = recommend(scorer_of([scores for scores, _ in users]), queries, k, exclude_seen)
+    found = recommend(TableScorer([scores for scores, _ in users]), queries, k, exclude_seen)
     assert found.items_BK.shape == (len(users), min(k, NUM_ITEMS)), "k may be larger than the catalogue"
     for row, (scores, history) in enumerate(users):
         expected = brute_force_list(scores, set(history) if exclude_seen else set(), k)
@@ -160,7 +165,7 @@ def test_lists_are_the_best_items_that_the_user_has_not_had(users, k, exclude_se
 @given(st.lists(st.tuples(scores_of_all, histories_of_items, held_out_items), min_size=1, max_size=4))
 def test_lists_and_metrics_together_agree_with_the_oracle(users):
     queries = queries_of([history for _, history, _ in users], [held_out for *_, held_out in users])
-    found = recommend(scorer_of([scores for scores, *_ in users]), queries, max(DEPTHS))
+    found = recommend(TableScorer([scores for scores, *_ in users]), queries, max(DEPTHS))
     metrics = ranking_metrics(
         found.items_BK.numpy(), queries.relevant_rows_N.numpy(), queries.relevant_items_N.numpy(), DEPTHS
     )
@@ -171,9 +176,34 @@ def test_lists_and_metrics_together_agree_with_the_oracle(users):
                 assert metrics[name][row] == pytest.approx(value, abs=1e-6)
 
 
+tied_scores = st.lists(st.sampled_from([-1.0, 0.0, -0.0, 2.5]), min_size=NUM_ITEMS, max_size=NUM_ITEMS)
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(tied_scores | scores_of_all, histories_of_items), min_size=1, max_size=4),
+    st.integers(1, 20),
+    st.integers(1, NUM_ITEMS + 1),
+)
+def test_blocks_of_any_size_give_the_same_lists_and_ties_rank_in_vocabulary_order(users, k, block):
+    queries, scorer = queries_of([history for _, history in users]), TableScorer([scores for scores, _ in users])
+    found = recommend(scorer, queries, k, block=block)
+    whole = recommend(scorer, queries, k)
+    assert torch.equal(found.items_BK, whole.items_BK)
+    assert torch.equal(found.scores_BK, whole.scores_BK)
+    for row, (scores, history) in enumerate(users):
+        expected = brute_force_list(scores, set(history), k)  # sorted() is stable
+        assert found.items_BK[row].tolist()[: len(expected)] == expected
+
+
+def test_no_queries_have_no_lists():
+    found = recommend(TableScorer([[0.0] * NUM_ITEMS]), queries_of([]), 4)
+    assert found.items_BK.shape == found.scores_BK.shape == (0, 4)
+
+
 def test_a_user_who_has_had_everything_gets_nothing():
     everything = list(range(FIRST_ITEM, FIRST_ITEM + NUM_ITEMS))
-    found = recommend(scorer_of([[0.0] * NUM_ITEMS]), queries_of([everything]), 4)
+    found = recommend(TableScorer([[0.0] * NUM_ITEMS]), queries_of([everything]), 4)
     assert found.items_BK.tolist() == [[PAD] * 4]
 
 
@@ -190,7 +220,12 @@ def test_popularity_gives_everybody_the_most_popular_in_vocabulary_order_of_ties
 @pytest.fixture(scope="module")
 def network() -> MultiTask:
     manifest = Manifest.model_construct(
-        num_items=NUM_ITEMS, event_names=("buy",), history=("buy",), labels=("rating",), label_means={"rating": 3.0}
+        num_users=5,
+        num_items=NUM_ITEMS,
+        event_names=("buy",),
+        history=("buy",),
+        labels=("rating",),
+        label_means={"rating": 3.0},
     )
     torch.manual_seed(0)
     model = build(ModelConfig, {"width": 8, "max_length": 5, "backbone": {"num_blocks": 1}}, "test")
@@ -198,21 +233,26 @@ def network() -> MultiTask:
     return MultiTask(model, tasks, manifest).eval()
 
 
+def scores_of(network, queries):
+    scorer = ModelScorer(network)
+    return scorer.block(scorer.ask(queries), 0, scorer.num_items)
+
+
 @torch.inference_mode()
 def test_the_model_scores_every_item_by_its_query(network):
     histories = [[2, 3, 4], [], [5] * 9, [UNKNOWN]]
     queries = queries_of(histories)
-    scores = ModelScorer(network)(queries)
+    scores = scores_of(network, queries)
     assert scores.shape == (4, NUM_ITEMS)
     encoded = network.recommender(queries.history)
     for row, history in enumerate(histories):
         length = min(len([item for item in history if item != UNKNOWN]), 5)
-        state = encoded.states_BLD[row, length - 1] if length else encoded.start_D
+        state = encoded.states_BLD[row, length - 1] if length else encoded.start_BD[row]
         query = network.tasks["next_item"].query(state.unsqueeze(0))[0]
         for place in range(NUM_ITEMS):
             vector = encoded.items(torch.tensor([place + FIRST_ITEM]))[0]
             assert scores[row, place].item() == pytest.approx(float(query @ vector), abs=1e-5)
-    alone = torch.cat([ModelScorer(network)(queries_of([history])) for history in histories])
+    alone = torch.cat([scores_of(network, queries_of([history])) for history in histories])
     torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-5)
 
 

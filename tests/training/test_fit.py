@@ -11,6 +11,7 @@ import pytest
 
 import raysys
 from raysys.errors import UserError
+from raysys.evaluation.outcomes import Kept
 from raysys.runs import Run
 from raysys.training.fit import resume
 from raysys.training.loop import read_history
@@ -38,12 +39,16 @@ def test_a_run_directory_holds_what_a_run_is(tiny_run, tiny_dataset):
     needed = {"run.json", "config.yaml", "model.safetensors", "vocabulary.arrow", "catalog.arrow", "history.jsonl"}
     assert needed <= names
     assert not {name for name in names if name.endswith((".pkl", ".pt", ".bin"))}
+    assert {path.name for path in (tiny_run.path / "outcomes").iterdir()} == {"valid.parquet", "test.parquet"}
+    for split, kept in ((report["split"], report["metrics"]) for report in tiny_run.reports):
+        values = Kept.read(tiny_run.path, split).per_user("next_item.ndcg@10")
+        assert kept["next_item.ndcg@10"]["mean"] == pytest.approx(values.mean(), abs=1e-6)
     assert tiny_run.record.dataset_fingerprint == tiny_dataset.manifest.fingerprint
     assert tiny_run.record.test["next_item.ndcg@10"] > 2 * _popularity(tiny_run)
 
 
 def _popularity(run):
-    return run.reports[-1]["popularity"]["next_item.ndcg@10"]["mean"]
+    return run.reports[-1]["baselines"]["popularity"]["next_item.ndcg@10"]["mean"]
 
 
 @pytest.mark.cluster

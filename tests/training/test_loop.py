@@ -28,14 +28,14 @@ class Interrupt(Exception):
 
 
 def _interrupt_at(loop, step):
-    inner = loop.step
+    inner = loop.learner.step
 
-    def stop(*arguments):
-        if loop.position.step == step:
+    def stop(number, parts):
+        if number == step:
             raise Interrupt
-        return inner(*arguments)
+        return inner(number, parts)
 
-    loop.step = stop
+    loop.learner.step = stop
 
 
 def test_the_same_seed_gives_the_same_run(config_of, contract_dataset, tmp_path):
@@ -65,6 +65,31 @@ def test_an_interrupted_run_ends_equal_to_an_uninterrupted_one(config_of, contra
         assert {key: ours[key] for key in keys} == {key: theirs[key] for key in keys}
 
 
+OPTIMIZERS_TO_RESUME = [
+    {"kind": "adam", "learning_rate": 0.01},
+    {"kind": "sgd", "learning_rate": 0.5},
+    {"kind": "sgd", "learning_rate": 0.5, "nesterov": True, "weight_decay": 0.01},
+    {"kind": "sgd", "learning_rate": 0.5, "momentum": 0.0},
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS_TO_RESUME, ids=str)
+def test_every_optimizer_learns_and_resumes_byte_for_byte(config_of, contract_dataset, tmp_path, optimizer):
+    training = {"epochs": 3, "batch_size": 32, "threads": 1, "checkpoint_every": 2, "accumulate": 2}
+    config = config_of(training=training, optimizer={"warmup_steps": 5, **optimizer})
+    expected = _loop(config, contract_dataset, tmp_path / "whole").run()
+    broken = _loop(config, contract_dataset, tmp_path / "broken")
+    _interrupt_at(broken, 9)
+    with pytest.raises(Interrupt):
+        broken.run()
+    assert _same(
+        _weights(expected.network), _weights(_loop(config, contract_dataset, tmp_path / "broken").run().network)
+    )
+    history = read_history(tmp_path / "broken")
+    assert history[-1]["loss/next_item"] < history[0]["loss/next_item"]
+    assert [line["loss"] for line in history] == [line["loss"] for line in read_history(tmp_path / "whole")]
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(config_of, contract_dataset, tmp_path):
     training = {
         "epochs": 40,
@@ -91,14 +116,14 @@ def test_the_running_average_is_what_is_kept(config_of, contract_dataset, tmp_pa
     """Of one epoch from one seed: the steps are the same, the kept weights are their average."""
     plain = {"epochs": 1, "batch_size": 32, "threads": 1}
     loop = _loop(config_of(training=plain), contract_dataset, tmp_path / "plain")
-    seen, inner = [], loop.step
+    seen, inner = [], loop.learner.step
 
     def step(*arguments):
         losses = inner(*arguments)
         seen.append(_weights(loop.network))
         return losses
 
-    loop.step = step
+    loop.learner.step = step
     loop.run()
     averaged = _loop(config_of(training={**plain, "average_decay": 0.5}), contract_dataset, tmp_path / "averaged").run()
     name = "recommender.items.encoders.id.embedding.weight"

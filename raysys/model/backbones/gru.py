@@ -6,7 +6,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
-from raysys.model.backbones.backbone import Backbone
+from raysys.data.batches import History
+from raysys.model.backbones.backbone import Backbone, ModelContext
+from raysys.model.items.encoder import ItemVectors
 
 
 class GRU(Backbone):
@@ -26,8 +28,9 @@ class GRU(Backbone):
         """How much of the newest token's own vector is added to the state."""
         num_layers: int = Field(1, ge=1)
 
-    def __init__(self, config: Config, width: int, max_length: int, dropout: float) -> None:
-        super().__init__(config, width, max_length, dropout)
+    def __init__(self, config: Config, context: ModelContext) -> None:
+        super().__init__(config, context)
+        width, dropout = context.width, context.dropout
         self.scale = width**0.5
         self.residual = config.residual
         self.dropout = nn.Dropout(dropout)
@@ -36,8 +39,8 @@ class GRU(Backbone):
         self.out = nn.Linear(config.hidden, width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x_BLD: Tensor, times_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    def forward(self, history: History, vectors: ItemVectors) -> Tensor:
         """Run over the tokens in order. Histories are padded at the end, so no state sees padding."""
-        x_BLD = x_BLD * self.scale
+        x_BLD = vectors(history.items_BL) * self.scale
         states, _ = self.gru(self.dropout(x_BLD))
         return self.norm(self.out(self.dropout(states)) + self.dropout(x_BLD) * self.residual)

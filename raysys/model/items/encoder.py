@@ -1,12 +1,24 @@
 """The contract of an item encoder: ids in, vectors out."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
+
+
+class ItemVectors(Protocol):
+    """Vectors of items, however they are made."""
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """Return f32[*, D] for i64[*]."""
+        ...
+
+    def table(self) -> Tensor:
+        """Return the vectors of all real items [V - 2, D]; row i is item i + 2."""
+        ...
 
 
 class ItemEncoder(nn.Module):

@@ -1,0 +1,141 @@
+"""Trains the published protocols' data sets with the examples' configs, several seeds each, one process per core.
+
+Resumable: finished runs are kept under --root and unfinished ones go on from their checkpoints; what the output file
+holds for the same config already is not done again. `make results` turns the figures into docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import peers
+
+from raysys.config import RunConfig
+from raysys.configfile import build, read_yaml
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+DATASETS = ("amazon-beauty", "amazon-toys", "movielens-1m")
+OUTPUT = Path("benchmarks/results/evidence-quality.json")
+CURVE_POINTS = 60
+
+
+def main() -> None:
+    options = _options()
+    report = json.loads(options.output.read_text()) if options.output.is_file() else {"machine": {}, "rows": []}
+    wanted = [(name, seed) for seed in options.seeds for name in options.datasets]
+    done = {(row["dataset"], row["seed"]): row["config_digest"] for row in report["rows"]}
+    todo = [(name, seed) for name, seed in wanted if done.get((name, seed)) != digest(name)]
+    for name in dict.fromkeys(name for name, _ in todo):
+        _ingest(name, options.root)
+    with ThreadPoolExecutor(options.processes) as pool:
+        for job in as_completed([pool.submit(train, name, seed, options.root) for name, seed in todo]):
+            row = job.result()
+            print(f"{row['dataset']} seed {row['seed']}: {row['test']}", flush=True)
+            others = [old for old in report["rows"] if (old["dataset"], old["seed"]) != (row["dataset"], row["seed"])]
+            rows = sorted([*others, row], key=lambda each: (each["dataset"], each["seed"]))
+            report = {"machine": peers.machine(), "rows": rows}
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def digest(name: str) -> str:
+    """Return what tells one config of an example from another: both of its files."""
+    texts = [(EXAMPLES / name / f"{stem}.yaml").read_bytes() for stem in ("ingest", "pretrain")]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
+def train(name: str, seed: int, root: Path) -> dict[str, Any]:
+    """Train and evaluate one seed in a process of its own; returns its row of the report."""
+    run = root / "quality" / f"{name}-{digest(name)}-seed{seed}"
+    command = [sys.executable, "-m", "raysys", "train"]
+    fresh = [str(EXAMPLES / name / "pretrain.yaml"), "--root", str(root), "-o", str(run), "--set", f"seed={seed}"]
+    began, spent = time.perf_counter(), 0.0
+    if not (run / "run.json").is_file():
+        part = ["--resume", str(run)] if (run / "config.yaml").is_file() else fresh
+        spent = _cpu_seconds([*command, *part], root / f"{run.name}.log")
+    record = json.loads((run / "run.json").read_text())
+    reports = {report["split"]: report for report in json.loads((run / "report.json").read_text())}
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return {
+        "dataset": name,
+        "seed": seed,
+        "config_digest": digest(name),
+        "config": _sparse(EXAMPLES / name / "pretrain.yaml"),
+        "valid": _metrics(reports["valid"]["metrics"]),
+        "test": _metrics(reports["test"]["metrics"]),
+        "baselines": {kind: _metrics(found) for kind, found in reports["test"]["baselines"].items()},
+        "slices": {part: _metrics(found) for part, found in reports["test"].get("slices", {}).items()},
+        "users": next(iter(reports["test"]["metrics"].values()))["count"],
+        "epochs": record["epochs"],
+        "best_epoch": record["best_epoch"],
+        "parameters": record["parameters"],
+        "training_seconds": round(history[-1]["seconds"], 1),
+        "cpu_seconds": round(spent, 1),
+        "wall_seconds": round(time.perf_counter() - began, 1),
+        "curve": _curve(history),
+    }
+
+
+def _metrics(found: dict[str, Any]) -> dict[str, Any]:
+    """Keep recall and NDCG at 10, whatever the task is called."""
+    return {name.rpartition(".")[2]: value for name, value in found.items() if name.endswith(("ndcg@10", "recall@10"))}
+
+
+def _curve(history: list[dict[str, float]]) -> list[list[float]]:
+    """Return (epoch, loss, validation NDCG@10) of the validated epochs, thinned."""
+    points = [
+        [line["epoch"], round(line["loss"], 4), round(value, 5)]
+        for line in history
+        for name, value in line.items()
+        if name.endswith(".ndcg@10")
+    ]
+    step = max(1, len(points) // CURVE_POINTS)
+    return points[::step]
+
+
+def _sparse(path: Path) -> dict[str, Any]:
+    node = read_yaml(path)
+    build(RunConfig, node, str(path))
+    return node
+
+
+def _ingest(name: str, root: Path) -> None:
+    if not (root / "datasets" / name).is_dir():
+        config = str(EXAMPLES / name / "ingest.yaml")
+        subprocess.run([sys.executable, "-m", "raysys", "ingest", config, "--root", str(root)], check=True)
+
+
+def _cpu_seconds(command: list[str], log: Path) -> float:
+    """Run a command with one thread and return the CPU-seconds of its process."""
+    env = {**os.environ, **peers.ONE_THREAD}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--root", type=Path, default=Path("store"), help="where datasets and runs are kept")
+    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

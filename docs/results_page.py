@@ -1,0 +1,153 @@
+"""Writes docs/results.md from the recorded figures of benchmarks/results/evidence-quality.json."""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "benchmarks" / "results" / "evidence-quality.json"
+PAGE = ROOT / "docs" / "results.md"
+PUBLISHED: dict[str, tuple[tuple[str, float, float, str], ...]] = {
+    "amazon-beauty": (
+        ("popularity", 0.0152, 0.0068, "S3-Rec repository"),
+        ("SASRec, BCE (2020)", 0.0605, 0.0318, "S3-Rec repository"),
+        ("TIGER", 0.0648, 0.0384, "TIGER, table 1"),
+        ("P5 (with its id leak)", 0.0659, 0.0421, "P5 paper, table 3"),
+        ("ActionPiece", 0.0775, 0.0424, "arXiv 2502.13581"),
+        ("HSTU, re-run", 0.0788, 0.0439, "eSASRec benchmark"),
+        ("SASRec, sampled softmax", 0.0921, 0.0531, "eSASRec benchmark"),
+        ("eSASRec", 0.0928, 0.0523, "eSASRec benchmark"),
+    ),
+    "amazon-toys": (("SASRec, sampled softmax", 0.0970, 0.0580, "eSASRec benchmark"),),
+    "movielens-1m": (
+        ("SASRec, BCE, one negative", 0.2392, 0.1259, "gSASRec repository"),
+        ("SASRec, sampled softmax", 0.2929, 0.1684, "eSASRec benchmark"),
+        ("gSASRec", 0.3003, 0.1726, "gSASRec repository"),
+        ("HSTU", 0.3097, 0.1720, "generative-recommenders, own preprocessing"),
+        ("eSASRec", 0.3133, 0.1772, "eSASRec benchmark"),
+        ("HSTU-large", 0.3294, 0.1893, "generative-recommenders, own preprocessing"),
+    ),
+}
+"""Recall@10 and NDCG@10 as stated elsewhere, under the same protocol unless the source says otherwise."""
+TITLES = {"amazon-beauty": "Amazon Beauty", "amazon-toys": "Amazon Toys and Games", "movielens-1m": "MovieLens-1M"}
+INTRODUCTION = """# Results
+
+Written by `make results` from recorded figures; nothing here is typed by hand.
+
+**Protocol.** Leave-one-out: each user's last item is the test target, the one before it the validation target, all
+before are training. The whole catalogue is ranked; items that the user already had are left out; no negatives are
+sampled. Recall@10 (with one target the same as hit rate) and NDCG@10, means over all users. Test targets that training
+never saw count as misses; the published figures drop them, which is worth the percentage that stands with each table.
+Configs and the epoch kept were chosen on the validation targets; the test targets were read once per seed.
+
+**Repeat it.** The three files of figures behind this page come from
+
+```bash
+make evidence-quality   # all data sets, three seeds, one process per core; hours, resumable
+make results            # this page
+```
+"""
+
+
+def main() -> None:
+    """Write the page, or with --check compare it with what is there."""
+    text = page(json.loads(FIGURES.read_text()))
+    if "--check" in sys.argv:
+        if PAGE.read_text() != text:
+            sys.exit(f"{PAGE} is not what its figures say: run `make results`")
+        return
+    PAGE.write_text(text)
+
+
+def page(figures: Mapping[str, Any]) -> str:
+    """Return the page."""
+    rows = sorted(figures["rows"], key=lambda row: (list(TITLES).index(row["dataset"]), row["seed"]))
+    sections = [_section(name, list(group)) for name, group in groupby(rows, key=lambda row: row["dataset"])]
+    machine = figures["machine"]
+    about = f"Machine: {machine['cpu']}, {machine['cores']} cores, one thread per run; torch {machine['torch']}.\n"
+    return "\n".join([INTRODUCTION, about, *sections])
+
+
+def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    ours = {metric: [row["test"][metric]["mean"] for row in rows] for metric in ("recall@10", "ndcg@10")}
+    lines = [
+        (f"**raysys**, {len(rows)} seed{'s' * (len(rows) > 1)}", *map(statistics.mean, ours.values()), "this page")
+    ]
+    for kind, found in rows[0]["baselines"].items():
+        lines.append((f"{kind}, ours", found["recall@10"]["mean"], found["ndcg@10"]["mean"], "same run"))
+    lines += PUBLISHED[name]
+    table = "\n".join(
+        f"| {who} | {_figure(recall, who)} | {_figure(ndcg, who)} | {where} |"
+        for who, recall, ndcg, where in sorted(lines, key=lambda line: line[2])
+    )
+    config = yaml.safe_dump(dict(rows[0]["config"]), sort_keys=False, default_flow_style=None, width=110).strip()
+    return f"""## {TITLES[name]}
+
+| | Recall@10 | NDCG@10 | where stated |
+|---|---|---|---|
+{table}
+
+{_cold(rows[0])}
+
+| seed | Recall@10 | NDCG@10 | 95 % interval of NDCG@10 | validation NDCG@10 | epochs (kept) | CPU-minutes |
+|---|---|---|---|---|---|---|
+{_seeds(rows)}
+| mean | {_spread(ours["recall@10"])} | {_spread(ours["ndcg@10"])} | | | | |
+
+```bash
+raysys ingest examples/{name}/ingest.yaml
+raysys train examples/{name}/pretrain.yaml --set seed=0
+```
+
+```yaml
+{config}
+```
+"""
+
+
+def _seeds(rows: Iterable[Mapping[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        ndcg = row["test"]["ndcg@10"]
+        cells = (
+            row["seed"],
+            f"{row['test']['recall@10']['mean']:.4f}",
+            f"{ndcg['mean']:.4f}",
+            f"{ndcg['low']:.4f} to {ndcg['high']:.4f}",
+            f"{row['valid']['ndcg@10']['mean']:.4f}",
+            f"{row['epochs']} ({row['best_epoch']})",
+            f"{row['cpu_seconds'] / 60:.1f}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _cold(row: Mapping[str, Any]) -> str:
+    """Say what test targets that training never saw cost."""
+    cold = row["slices"].get("cold items", {}).get("ndcg@10", {}).get("count", 0)
+    share = cold / row["users"]
+    if not share:
+        return f"{row['users']:,} users; training has seen every test target."
+    return (
+        f"{row['users']:,} users; {cold:,} of the test targets ({share:.1%}) were never seen in training and count as "
+        f"misses: without them every figure of ours is {1 / (1 - share):.3f} times as high."
+    )
+
+
+def _figure(value: float, who: str) -> str:
+    return f"**{value:.4f}**" if who.startswith("**") else f"{value:.4f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+const draw = {
+  curve(data) {
+    const trace = {
+      type: "scatter", mode: "lines+markers", x: data.epochs, y: data.values, marker: { size: 6 },
+      line: { color: colour("--s1"), width: 2 }, hovertemplate: "epoch %{x}: %{y:.4f}<extra></extra>",
+    };
+    const kept = {
+      type: "line", x0: data.kept, x1: data.kept, y0: 0, y1: 1, yref: "paper",
+      line: { color: colour("--soft"), width: 1, dash: "dash" },
+    };
+    const last = Math.max(...data.epochs), step = last <= 12 ? { dtick: 1 } : {};
+    const x = axis("epoch", { showgrid: false, range: [0.7, last + 0.3], tickformat: "d", ...step });
+    return [[trace], layout(x, axis("", {}), { shapes: [kept] })];
+  },
+  slices(data) {
+    const colours = [colour("--s1"), colour("--s8")], apart = data.series.length > 1 ? 0.14 : 0;
+    const traces = data.series.map((one, at) => {
+      const shown = one.points.map((point, place) => ({ ...point, place })).filter((point) => (point.mean ?? null) !== null);
+      const side = (to) => shown.map((point) => Math.max(to(point), 0) || 0);
+      return {
+        name: one.name, type: "scatter", mode: "markers", cliponaxis: false, x: shown.map((point) => point.mean),
+        y: shown.map((point) => point.place + (at ? apart : -apart)), marker: { color: colours[at], size: 9, symbol: at ? "diamond" : "circle" },
+        error_x: {
+          type: "data", symmetric: false, array: side((point) => point.high - point.mean),
+          arrayminus: side((point) => point.mean - point.low), color: colours[at], thickness: 1.5, width: 0,
+        },
+        text: shown.map((point) => `${point.low?.toFixed(4) ?? "?"} to ${point.high?.toFixed(4) ?? "?"}, ${point.count.toLocaleString("en")} users`),
+        hovertemplate: "%{x:.4f} (%{text})<extra>%{fullData.name}</extra>",
+      };
+    });
+    const y = axis("", {
+      tickvals: data.slices.map((_, place) => place), ticktext: data.slices, range: [data.slices.length - 0.5, -0.5], showgrid: false,
+    });
+    return [traces, layout(axis(data.metric, { rangemode: "tozero" }), y, {
+      showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("--text"), size: 13 } },
+      margin: { l: 48, r: 12, t: 28, b: 40 },
+    })];
+  },
+};

@@ -1,0 +1,64 @@
+"""Makes the batches of an epoch: each rank's share of every global batch, in parts."""
+
+from collections.abc import Generator, Iterator, Sequence
+
+import numpy as np
+
+from raysys.config import RunConfig
+from raysys.data.batches import Batch, ShardReader, make_batch
+from raysys.data.dataset import Dataset
+from raysys.data.order import plan_epoch, rank_slice
+from raysys.data.schema import Split
+from raysys.tasks.draws import step_key
+from raysys.training.parallel import Parallel
+from raysys.training.prefetch import Parts, batches_on
+
+
+class Feed:
+    """The training users of a dataset, batch by batch: a pure function of (config, epoch, step, rank)."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, reader: ShardReader, parallel: Parallel) -> None:
+        self.config, self.reader, self.parallel = config, reader, parallel
+        self.rows = dataset.rows_with_targets(Split.TRAIN)
+        self.lengths = np.minimum(dataset.rows["train_tokens"].to_numpy()[self.rows], config.model.max_length)
+        self._shard_of_row = reader.shard_of_row[self.rows]
+        self._num_rows = len(dataset.rows)
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """Return the global batches of an epoch, as positions into `rows`."""
+        training = self.config.training
+        return plan_epoch(self.lengths, self._shard_of_row, self.config.seed, epoch, training.batch_size)
+
+    def batches(self, epoch: int, order: Sequence[np.ndarray], first_step: int) -> Generator[Parts]:
+        """Yield this rank's share of global batches, in parts, on its device.
+
+        Args:
+            epoch: number of the epoch, from 0: it places the windows of long histories.
+            order: the global batches, or what is left of them after a restart.
+            first_step: number of the first one within the run; with the seed it names a step's random draws.
+        """
+        return batches_on(self.parallel.device, self._made(epoch, order, first_step))
+
+    def _made(self, epoch: int, order: Sequence[np.ndarray], first_step: int) -> Iterator[Parts]:
+        window = np.random.default_rng([self.config.seed, epoch, 1]).random(self._num_rows)
+        for step, positions in enumerate(order, start=first_step):
+            mine = rank_slice(positions, self.lengths, self.parallel.rank, self.parallel.world_size)
+            key = step_key(self.config.seed, step)
+            yield tuple(
+                self._batch(part if len(part) else positions[:1], bool(len(part)), window, key)
+                for part in self._parts(mine)
+            )
+
+    def _parts(self, positions: np.ndarray) -> list[np.ndarray]:
+        count = self.config.training.accumulate
+        if count == 1:
+            return [positions]
+        in_order = positions[np.argsort(self.lengths[positions], kind="stable")]  # alike beside alike: little padding
+        return np.array_split(in_order, count)
+
+    def _batch(self, positions: np.ndarray, has_targets: bool, window: np.ndarray, key: int) -> Batch:
+        """Make a batch; fewer users than ranks or parts leave some with a user that has no targets there."""
+        rows = self.reader.rows(self.rows[positions])
+        places = window[rows.users] if self.config.training.random_windows else None
+        split = Split.TRAIN if has_targets else Split.NONE
+        return make_batch(rows, split, self.reader.is_history, self.config.model.max_length, places, key=key)

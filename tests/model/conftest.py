@@ -1,0 +1,1 @@
+from raysys.contracts.conftest import contract_dataset, contract_reader  # noqa: F401
