@@ -24,7 +24,8 @@ def ingested(name: str, folder: Path) -> Path:
     """Ingest an example's log below a folder and return the dataset."""
     import raysys
 
-    return raysys.ingest(EXAMPLES / name / "ingest.yaml", folder / name).path
+    path: Path = raysys.ingest(EXAMPLES / name / "ingest.yaml", folder / name).path
+    return path
 
 
 def settings(

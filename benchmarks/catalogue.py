@@ -166,8 +166,11 @@ def _growth(points: Points) -> list[dict[str, Any]]:
     """Set the largest catalogue beside the one of 10k; `ratio` is 1 where nothing grows."""
     at = {(point["name"], point["items"]): point for point in points}
     largest = max(point["items"] for point in points)
-    kinds = (("seconds", "CPU-s"), ("beyond_table_mb", "MB beyond the table"))
-    kinds += (("beyond_gradient_mb", "MB beyond table and gradient"),)
+    kinds = (
+        ("seconds", "CPU-s"),
+        ("beyond_table_mb", "MB beyond the table"),
+        ("beyond_gradient_mb", "MB beyond table and gradient"),
+    )
     rows = []
     for name in LOSSES:
         large, small = at[name, largest], at[name, 10_000]
@@ -187,7 +190,7 @@ def _crossing(points: Points, full: str) -> float | None:
     for at in range(len(sizes) - 1):
         if lead[at] <= 0 < lead[at + 1]:
             share = lead[at] / (lead[at] - lead[at + 1])
-            return sizes[at] * (sizes[at + 1] / sizes[at]) ** share
+            return float(sizes[at] * (sizes[at + 1] / sizes[at]) ** share)
     return None
 
 

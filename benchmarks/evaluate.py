@@ -135,7 +135,10 @@ def _generated(path: Path, users: int, items: int) -> Path:
     import raysys
 
     source = {"format": "synthetic", "num_users": users, "num_items": items, "num_tastes": items // 100, "order": 0.5}
-    return raysys.ingest({"project": "generated", "sources": [source], "split": {"kind": "leave_one_out"}}, path).path
+    dataset: Path = raysys.ingest(
+        {"project": "generated", "sources": [source], "split": {"kind": "leave_one_out"}}, path
+    ).path
+    return dataset
 
 
 def _options() -> argparse.Namespace:

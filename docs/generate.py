@@ -18,10 +18,13 @@ from raysys.data.config import IngestConfig
 from raysys.data.formats import FORMATS
 from raysys.data.formats.source import SourceConfig
 from raysys.data.splitting import SPLITS
+from raysys.evaluation.baselines import BASELINES
 from raysys.model.adapt import ADAPTS
 from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS
+from raysys.optimizer import OPTIMIZERS
 from raysys.tasks import TASKS
+from raysys.tasks.objectives import OBJECTIVES
 from raysys.weighting import WEIGHTINGS
 from serving.config import ServeConfig
 from tuning.config import TuneConfig
@@ -42,6 +45,9 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "Backbones (`model.backbone`)": BACKBONES,
     "What trains (`adapt`)": ADAPTS,
     "Tasks (`tasks`)": TASKS,
+    "Losses of retrieval tasks (`loss`)": OBJECTIVES,
+    "Optimizers (`optimizer`)": OPTIMIZERS,
+    "Baselines (`evaluation.baselines`)": BASELINES,
     "Loss weightings (`weighting`)": WEIGHTINGS,
     "Distributions (`space` of a search)": DISTRIBUTIONS,
     "Schedulers (`scheduler` of a search)": SCHEDULERS,

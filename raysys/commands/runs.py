@@ -1,4 +1,4 @@
-"""raysys runs: list, show, compare, promote and roll back."""
+"""raysys runs: list, show, compare, report, promote and roll back."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 from raysys.commands.options import AsJson, Root, RunName, print_json
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, compare, promote and roll back runs.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, compare, report, promote and roll back runs.")
 Alias = Annotated[str, typer.Option(help="Name of the alias.")]
 
 
@@ -100,6 +100,15 @@ def compare(
         print_json({"first": ids[0], "second": ids[1], **found.to_json()})
         return
     print_table(comparison_table(found, *ids))
+
+
+@app.command()
+def report(run: RunName, root: Root = None) -> None:
+    """Write the run's report.html again and print its path: one page that needs no network."""
+    import raysys
+    from raysys.training.report import write_report
+
+    print(write_report(raysys.load(run, root)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from raysys.evaluation.baselines import BASELINES
 from raysys.model.adapt import ADAPTS
 from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS
+from raysys.optimizer import OPTIMIZERS
 from raysys.tasks import TASKS
 from raysys.tasks.objectives import OBJECTIVES
 from raysys.weighting import WEIGHTINGS
@@ -26,6 +27,7 @@ REGISTRIES = {
     "TASKS": (TASKS, "kind"),
     "OBJECTIVES": (OBJECTIVES, "kind"),
     "BASELINES": (BASELINES, "kind"),
+    "OPTIMIZERS": (OPTIMIZERS, "kind"),
     "WEIGHTINGS": (WEIGHTINGS, "kind"),
 }
 PARTS = [(name, kind) for name, (registry, _) in REGISTRIES.items() for kind in registry]

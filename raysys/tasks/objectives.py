@@ -101,7 +101,8 @@ class SampledSoftmax(Sampling):
         negatives: int = Field(256, ge=1)
         """Drawn for each target."""
         in_batch: int = Field(0, ge=0)
-        """Further negatives that all targets of a step share: so many of the step's own targets."""
+        """Further negatives that all targets of a step share: so many of the step's own targets (with
+        `training.accumulate`, of the part's)."""
         logq: bool = True
         """Lower each negative's score by the log of how often it was expected among the draws, so that the loss
         estimates that of the full softmax. Without it the same negatives push harder."""

@@ -26,6 +26,7 @@ from raysys.tasks.multitask import MultiTask
 from raysys.training.checkpoint import checkpoints
 from raysys.training.loop import TrainingLoop, read_history
 from raysys.training.parallel import Parallel
+from raysys.training.report import write_report
 from raysys.training.start import build_network, resolve
 
 STARTED = "started.json"
@@ -101,7 +102,9 @@ def _complete(config: RunConfig, directory: Path) -> Run:
     with stage("evaluate beside baselines") as remarks:
         record = _finish(config, directory, time.perf_counter() - start)
         remarks += [f"{name} {value:.4f}" for name, value in record.test.items() if name.endswith(".ndcg@10")]
-    return Run.open(directory)
+    run = Run.open(directory)
+    write_report(run)
+    return run
 
 
 def _fit(config: RunConfig, directory: Path) -> None:

@@ -38,7 +38,7 @@ class MF(PerUser[Tastes]):
         noise: float = Field(1.0, gt=0)
         """Variance of what one token says about a new user, in variances of its score over users; the larger, the
         more tokens it takes to leave the average user."""
-        surprise: float = Field(2.0, gt=0)
+        surprise: float = Field(4.0, gt=0)
         """By how many standard deviations a token's score lies above its mean over users."""
 
     def __init__(self, config: Config, context: ModelContext) -> None:
