@@ -6,7 +6,9 @@ import typer
 
 from raysys.commands.options import AsJson, Root, RunName, print_json
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, compare, report, promote and roll back runs.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="List, show, compare, report, promote and roll back runs."
+)
 Alias = Annotated[str, typer.Option(help="Name of the alias.")]
 
 

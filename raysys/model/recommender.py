@@ -112,5 +112,8 @@ class Recommender(nn.Module):
         """Return the states after each token, [B, L, D]."""
         vectors = self.vectors()
         states_BLD = self.backbone(history, vectors)
-        start_BD = states_BLD[:, 0] if self.start_D is None else self.start_D.expand(len(states_BLD), -1)
-        return Encoded(states_BLD, start_BD, vectors)
+        if self.start_D is not None:
+            return Encoded(states_BLD, self.start_D.expand(len(states_BLD), -1), vectors)
+        nothing = history.items_BL.new_zeros(len(states_BLD), 1)
+        empty = History(nothing, nothing, nothing, nothing.bool(), history.users_B)
+        return Encoded(states_BLD, self.backbone(empty, vectors)[:, 0], vectors)

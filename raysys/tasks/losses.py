@@ -15,6 +15,7 @@ from torch import Tensor
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 _CHUNK_BYTES = 64 << 20
+_SUMMED_ITEMS = 8192
 _SOFTMAX_ROWS = 128  # rows whose logits stay in the cache between the passes over them
 
 
@@ -95,12 +96,16 @@ class _ItemScores(torch.autograd.Function):
         grad_states_ND = F.embedding_bag(items_NK, table_VD, mode="sum", per_sample_weights=weights_NK)
         flat, order = items_NK.reshape(-1).int().sort(stable=True)
         present, counts = flat.unique_consecutive(return_counts=True)
-        rows = order.div(items_NK.shape[1], rounding_mode="floor")
-        sums = F.embedding_bag(
-            rows, states_ND, counts.cumsum(0) - counts, mode="sum", per_sample_weights=weights_NK.view(-1)[order]
-        )
+        weights = weights_NK.view(-1)[order]
+        rows = order.div_(items_NK.shape[1], rounding_mode="floor")
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         grad_table_VD = torch.zeros_like(table_VD)
-        grad_table_VD[present.long()] = sums
+        for at in range(0, len(present), _SUMMED_ITEMS):  # so that memory does not grow with the items drawn
+            bags = starts[at : at + _SUMMED_ITEMS + 1]
+            part = slice(int(bags[0]), int(bags[-1]))
+            grad_table_VD[present[at : at + _SUMMED_ITEMS].long()] = F.embedding_bag(
+                rows[part], states_ND, bags[:-1] - bags[0], mode="sum", per_sample_weights=weights[part]
+            )
         return grad_states_ND, grad_table_VD, None
 
 

@@ -36,7 +36,8 @@ class Parallel:
         """Return the module with gradients averaged over ranks; as it is when there is one, or nothing to train."""
         if self.world_size == 1:
             return module
-        return DistributedDataParallel(module)
+        # Buffers are observed, the same on every rank: sending them at every step would cost as much as they are large.
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
     def apart(self, module: nn.Module) -> AbstractContextManager[None]:
         """Return a block in which gradients of a wrapped module stay on this rank, to be averaged with later ones."""

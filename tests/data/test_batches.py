@@ -99,7 +99,7 @@ def as_shown(tokens: Line) -> list[tuple[int, int, int]]:
 def assert_like_reference(users: list[Line], split: Split, max_length: int, window: np.ndarray | None) -> None:
     batch = make_batch(to_rows(users), split, IS_HISTORY, max_length, window)
     targets = batch.targets
-    assert batch.users_B.tolist() == [100 + row for row in range(len(users))]
+    assert batch.history.users_B.tolist() == [100 + row for row in range(len(users))]
     assert batch.history.items_BL.shape[1] <= max(max_length, 1)
     for row, line in enumerate(users):
         view = reference_view(line, split, max_length, None if window is None else window[row])
@@ -196,7 +196,7 @@ def test_users_without_targets_or_no_users_at_all_make_an_empty_batch(users):
 @given(users_of_lines, st.sampled_from([*SPLITS, Split.NONE]), st.integers(1, 9))
 def test_queries_are_as_the_reference_says(users, split, max_length):
     queries = make_queries(to_rows(users), split, IS_HISTORY, max_length)
-    assert queries.users_B.tolist() == [100 + row for row in range(len(users))]
+    assert queries.history.users_B.tolist() == [100 + row for row in range(len(users))]
     for row, line in enumerate(users):
         past = [event for event in line if event.mark < split and IS_HISTORY[event.event]]
         tokens = [event for event in past if event.item != UNKNOWN][-max_length:]
@@ -218,7 +218,7 @@ def test_a_request_is_asked_like_a_users_row():
         [(5, 0, 0)] * 4,
     ]
     assert queries.anchor_B.tolist() == [2, -1, 3]
-    assert queries.users_B.tolist() == [-1, -1, -1]
+    assert queries.history.users_B.tolist() == [-1, -1, -1]
     assert queries.seen_items_N.tolist() == [2, 3, UNKNOWN, 4] + [5] * 9
     named = history_rows([np.array([2, 3], np.int32)], [np.array([1, 2], np.int8)])
     shown = make_queries(named, Split.NONE, IS_HISTORY, 4)
@@ -232,7 +232,7 @@ def test_carriers_move_as_a_whole():
     queries = make_queries(rows, Split.VALID, IS_HISTORY, 5)
     assert batch.to(torch.device("cpu")) is batch
     moved = batch.to(torch.device("meta"))
-    tensors = [moved.history.items_BL, moved.targets.anchor_BC, moved.targets.labels["rating"], moved.users_B]
+    tensors = [moved.history.items_BL, moved.targets.anchor_BC, moved.targets.labels["rating"], moved.history.users_B]
     tensors += [queries.to(torch.device("meta")).relevant_items_N]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from raysys.configfile import build
 from raysys.data.batches import History, history_rows, make_queries
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.model.backbones.backbone import ModelContext
 from raysys.model.backbones.lightgcn import LightGCN
 from raysys.model.backbones.mf import MF
 from raysys.model.recommender import ItemTower, ModelConfig
+from raysys.tasks.multitask import MultiTask
+from raysys.tasks.next_item import NextItem
 
 WIDTH, LENGTH, LAYERS = 8, 12, 2
 
@@ -115,6 +118,18 @@ def test_a_user_without_any_event_is_the_average_one(part, items, contract_datas
     everybody = _asked([[2]] * 200, range(200))
     average_D = backbone(everybody, vectors)[backbone.users.trained_U, 0].mean(0)
     assert torch.allclose(backbone(_asked([[]], [-1]), vectors)[0, 0], average_D, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mf", "lightgcn"])
+def test_a_new_user_is_asked_before_his_first_token_without_it(kind, contract_dataset):
+    torch.manual_seed(0)
+    model = build(ModelConfig, {"width": 8, "max_length": LENGTH, "backbone": {"kind": kind}}, "test")
+    network = MultiTask(model, {"next_item": NextItem.Config()}, contract_dataset.manifest).eval()
+    network.observe(contract_dataset)
+    before = torch.full((1, 1), -1)
+    starts = [network.recommender(_asked([tokens], [-1])).state_before(before) for tokens in ([5, 9], [12, 3], [])]
+    assert torch.equal(starts[0], starts[1])
+    assert torch.equal(starts[0], starts[2])
 
 
 @pytest.mark.parametrize("part", [MF, LightGCN])

@@ -113,9 +113,7 @@ def test_corrected_sample_estimates_the_full_softmax(settings, popular_dataset):
 
     def mean(logq):
         objective = _objective("sampled_softmax", popular_dataset, negatives=400, logq=logq, **settings)
-        steps = [
-            Asked(small.queries_ND, small.targets_N, small.rows_N, small.places_N, key) for key in range(10)
-        ]
+        steps = [Asked(small.queries_ND, small.targets_N, small.rows_N, small.places_N, key) for key in range(10)]
         return np.mean([objective(step, table).item() for step in steps])
 
     assert mean(True) == pytest.approx(full, rel=0.05 if settings.get("in_batch") else 0.01)
