@@ -20,7 +20,7 @@ EVIDENCE := $(filter-out evidence-_%,$(patsubst benchmarks/evidence/%.py,evidenc
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two measurements at once would spoil each other
-.PHONY: help setup demo test check docs bench evidence clean distclean $(BENCHMARKS) $(EVIDENCE)
+.PHONY: help setup demo test check docs results bench evidence clean distclean $(BENCHMARKS) $(EVIDENCE)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ check: $(STAMP)  ## format, lint, types, arrows and the fast tests: under a minu
 
 docs: $(STAMP)  ## regenerate the reference pages from the code
 	$(BIN)/python docs/generate.py
+
+results: $(STAMP)  ## docs/results.md from the figures that `make evidence-quality` recorded
+	$(BIN)/python docs/results_page.py
 
 bench: $(BENCHMARKS)  ## quick benchmarks into benchmarks/results/NAME.json (one: make bench-NAME)
 

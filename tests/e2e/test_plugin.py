@@ -20,7 +20,7 @@ from torch import nn
 
 from raysys.component import FrozenConfig
 from raysys.tasks import TASKS
-from raysys.tasks.task import LossSum, Task
+from raysys.tasks.task import Task
 
 
 class Liked(Task):
@@ -43,11 +43,16 @@ class Liked(Task):
         dots = (encoded.state_before(targets.anchor_BC) * encoded.items(targets.items_BC)).sum(-1, keepdim=True)
         return self.scale(dots).squeeze(-1)
 
-    def loss(self, encoded, batch, logits):
-        labels = batch.targets.labels[self.label]
-        valid = batch.targets.mask_BC & labels.isfinite()
-        errors = F.binary_cross_entropy_with_logits(logits[self.name], (labels >= 4).float(), reduction="none")
-        return LossSum((errors * valid).sum(), valid.sum().float())
+    def known(self, view):
+        return view.targets.mask_BC & view.targets.labels[self.label].isfinite()
+
+    def count(self, view):
+        return self.known(view).sum().float()
+
+    def loss(self, encoded, view, logits):
+        liked = (view.targets.labels[self.label] >= 4).float()
+        errors = F.binary_cross_entropy_with_logits(logits[self.name], liked, reduction="none")
+        return (errors * self.known(view)).sum()
 
     def predict(self, logits):
         return logits.sigmoid()
