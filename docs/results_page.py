@@ -130,7 +130,7 @@ def _seeds(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _cold(row: Mapping[str, Any]) -> str:
     """Say what test targets that training never saw cost."""
-    cold = row["slices"].get("cold items", {}).get("ndcg@10", {}).get("count", 0)
+    cold = row["slices"].get("item never seen", {}).get("ndcg@10", {}).get("count", 0)
     share = cold / row["users"]
     if not share:
         return f"{row['users']:,} users; training has seen every test target."

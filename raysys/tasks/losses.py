@@ -16,6 +16,8 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta"
 
 _CHUNK_BYTES = 64 << 20
 _SUMMED_ITEMS = 8192
+_SCRATCH: dict[torch.device, Tensor] = {}
+_ROUND_ROWS = 32  # oneDNN keeps megabytes for every size of product that it meets: let there be few
 _SOFTMAX_ROWS = 128  # rows whose logits stay in the cache between the passes over them
 
 
@@ -26,18 +28,21 @@ class _FullSoftmax(torch.autograd.Function):
     def forward(
         ctx: Any, states_ND: Tensor, table_VD: Tensor, targets_N: Tensor, precision: torch.dtype
     ) -> Tensor:  # scalar
-        states, table, total = states_ND.to(precision), table_VD.to(precision), states_ND.new_zeros(())
+        table, total = table_VD.to(precision), states_ND.new_zeros(())
+        states = F.pad(states_ND.to(precision), (0, 0, 0, -len(states_ND) % _SOFTMAX_ROWS))
         grad_states_ND, grad_table_VD = torch.empty_like(states_ND), torch.zeros_like(table_VD)
         room = _CHUNK_BYTES // (len(table) * table.element_size())
         chunk = max(_SOFTMAX_ROWS, room // _SOFTMAX_ROWS * _SOFTMAX_ROWS)
         for start in range(0, len(states), chunk):
-            rows = states[start : start + chunk]
-            weights = rows.new_empty(len(rows), len(table))
+            rows, targets = states[start : start + chunk], targets_N[start : start + chunk].unsqueeze(1)
+            weights = _scratch(len(rows), len(table), table)
             for at in range(0, len(rows), _SOFTMAX_ROWS):
-                part = slice(at, at + _SOFTMAX_ROWS)
-                targets = targets_N[start : start + chunk][part].unsqueeze(1)
-                total += _softmax_gradient(rows[part], table, targets, weights[part])
-                grad_states_ND[start : start + chunk][part] = weights[part] @ table
+                rest = len(targets) - at
+                part = slice(at, at + min(rest + -rest % _ROUND_ROWS, _SOFTMAX_ROWS))
+                total += _softmax_gradient(rows[part], table, targets[part], weights[part])
+                weights[part.stop : at + _SOFTMAX_ROWS] = 0
+                gradient = weights[part] @ table
+                grad_states_ND[start + at : start + at + len(gradient)] = gradient[: len(targets) - at]
             grad_table_VD += weights.T @ rows  # over as many rows as fit: the sum is what costs memory traffic
         ctx.save_for_backward(grad_states_ND, grad_table_VD)
         return total
@@ -49,17 +54,33 @@ class _FullSoftmax(torch.autograd.Function):
 
 
 def _softmax_gradient(rows: Tensor, table: Tensor, targets: Tensor, out: Tensor) -> Tensor:
-    """Write softmax(rows table^T) minus one at the targets into `out`; return the summed loss."""
+    """Write softmax(rows table^T) minus one at the targets into `out`, 0 in rows that have none; return the loss."""
     torch.mm(rows, table.T, out=out)
     torch.softmax(out, 1, out=out)  # f32 inside, whatever the precision
+    out[len(targets) :] = 0
+    out = out[: len(targets)]
     chances = out.gather(1, targets)
     out.scatter_(1, targets, chances - 1)
     losses = -chances.float().log().squeeze(1)
     lost = losses.isinf()  # a chance too small for the format: the gradient is right, the value is made again
     if lost.any():
-        logits = rows[lost].float() @ table.float().T
+        logits = rows[: len(targets)][lost].float() @ table.float().T
         losses[lost] = F.cross_entropy(logits, targets[lost].squeeze(1), reduction="none")
     return losses.sum()
+
+
+def _scratch(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Return memory to write over, the same at every call.
+
+    Buffers of another size at every step would cut the allocator's memory into pieces, until it holds gigabytes.
+    """
+    wanted = rows * columns * like.element_size()
+    kept = _SCRATCH.get(like.device)
+    if kept is None or kept.numel() < wanted:
+        with torch.inference_mode(False):
+            size = max(wanted, _CHUNK_BYTES)
+            kept = _SCRATCH[like.device] = torch.empty(size, dtype=torch.uint8, device=like.device)
+    return kept[:wanted].view(like.dtype).view(rows, columns)
 
 
 def full_softmax(

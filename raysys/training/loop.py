@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from raysys.config import RunConfig
@@ -24,7 +25,6 @@ from raysys.training.feed import Feed
 from raysys.training.learner import Learner
 from raysys.training.meter import LossMeter
 from raysys.training.parallel import Parallel
-from raysys.training.process import prepare_process
 
 Metrics = dict[str, float]
 
@@ -55,7 +55,8 @@ class TrainingLoop:
         """Prepare what learns and what it is fed; `on_epoch` is called on every rank after each epoch."""
         self.config, self.directory = config, directory
         self.parallel = parallel or Parallel.current(config.training.gpu)
-        prepare_process(self.parallel.device)
+        if self.parallel.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
         self.on_epoch = on_epoch
         self.show = show and self.parallel.is_first
         reader = ShardReader(dataset)
