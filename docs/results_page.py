@@ -46,11 +46,11 @@ sampled. Recall@10 (with one target the same as hit rate) and NDCG@10, means ove
 never saw count as misses; the published figures drop them, which is worth the percentage that stands with each table.
 Configs and the epoch kept were chosen on the validation targets; the test targets were read once per seed.
 
-**Repeat it.** The three files of figures behind this page come from
+**Repeat it.** One data set and seed is the two commands below its table. All of them, one process per core, resumable:
 
 ```bash
-make evidence-quality   # all data sets, three seeds, one process per core; hours, resumable
-make results            # this page
+python benchmarks/evidence/quality.py
+make results
 ```
 """
 

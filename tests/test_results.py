@@ -1,0 +1,25 @@
+"""docs/results.md says what the recorded figures say, and the figures belong to the configs that are in the repository."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIGURES = json.loads((ROOT / "benchmarks" / "results" / "evidence-quality.json").read_text())
+
+
+def test_the_page_is_that_of_the_figures():
+    done = subprocess.run([sys.executable, "docs/results_page.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("row", FIGURES["rows"], ids=lambda row: f"{row['dataset']}-{row['seed']}")
+def test_figures_are_of_the_configs_that_are_here(row):
+    code = "import sys; sys.path += ['benchmarks/evidence']; from quality import digest; print(digest(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, row["dataset"]], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == row["config_digest"], "the example changed: run benchmarks/evidence/quality.py again"
