@@ -1,4 +1,4 @@
-"""docs/results.md says what the recorded figures say, and the figures belong to the configs that are in the repository."""
+"""docs/results.md says what the recorded figures say, and these are of the configs that are in the repository."""
 
 import json
 import subprocess
