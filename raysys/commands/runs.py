@@ -95,6 +95,11 @@ def compare(
         raise UserError(f"--split {split}: valid or test")
     first, second = raysys.load(run, root), raysys.load(other, root)
     same = first.record.dataset_fingerprint == second.record.dataset_fingerprint
+    if not same and first.record.project != second.record.project:
+        raise UserError(
+            f"{run} is of project {first.record.project}, {other} of {second.record.project}: their users are not the "
+            "same people; compare runs on the same dataset, or on versions of one project's"
+        )
     kept = [Kept.read(opened.path, split) for opened in (first, second)]
     found = compare_outcomes(kept[0], kept[1], split, same, first.config.evaluation)
     ids = first.record.run_id, second.record.run_id

@@ -45,11 +45,14 @@ def slices_table(slices: Mapping[str, Mapping[str, Estimate]]) -> Table:
 
 
 def comparison_table(comparison: Comparison, first: str, second: str) -> Table:
-    """Return the table of a comparison of two runs; an interval that does not hold 0 is marked."""
+    """Return the table of a comparison of two runs; an interval that does not hold 0 is marked.
+
+    Columns are A and B, whatever the runs are called: long names would leave no room for the figures.
+    """
     users = f"{comparison.num_users:,} users in common of {' and '.join(f'{n:,}' for n in comparison.num_users_each)}"
-    caption = f"difference: {second} minus {first}; * the interval does not hold 0; users paired {comparison.pairing}"
-    table = _table(f"{comparison.split} split, {users}", caption)
-    for column in ("metric", first, second, "difference", "interval", "", "above 0", "users"):
+    title = f"{comparison.split} split, {users}\nA: {first}\nB: {second}"
+    table = _table(title, f"* the interval does not hold 0; users paired {comparison.pairing}")
+    for column in ("metric", "A", "B", "B - A", "interval", "", "above 0", "users"):
         table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     for found in comparison.differences:
         clear = "*" if found.low > 0 or found.high < 0 else ""

@@ -1,6 +1,7 @@
 """Outcomes that survive being written, and two runs compared over the users that both have."""
 
 import json
+import shutil
 import math
 
 import numpy as np
@@ -195,3 +196,15 @@ def test_the_command_compares_runs(tiny_run, command):
     code, out, err = command("runs", "compare", tiny_run.path, tiny_run.path, "--split", "train")
     assert code != 0
     assert "valid or test" in err
+
+
+@pytest.mark.cluster
+def test_runs_of_two_projects_are_not_compared(tiny_run, command, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run.path, other)
+    record = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**record, "project": "shoes", "dataset_fingerprint": "else"}))
+    code, out, err = command("runs", "compare", tiny_run.path, other)
+    assert code == 2
+    assert "shoes" in err
+    assert "tiny" in err
