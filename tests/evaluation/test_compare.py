@@ -1,8 +1,8 @@
 """Outcomes that survive being written, and two runs compared over the users that both have."""
 
 import json
-import shutil
 import math
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -204,7 +204,7 @@ def test_runs_of_two_projects_are_not_compared(tiny_run, command, tmp_path):
     shutil.copytree(tiny_run.path, other)
     record = json.loads((other / "run.json").read_text())
     (other / "run.json").write_text(json.dumps({**record, "project": "shoes", "dataset_fingerprint": "else"}))
-    code, out, err = command("runs", "compare", tiny_run.path, other)
+    code, _, err = command("runs", "compare", tiny_run.path, other)
     assert code == 2
     assert "shoes" in err
     assert "tiny" in err
