@@ -34,6 +34,7 @@ def _report(folder, log, **nodes):
     return evaluate(loop.judge, loop.run().network, Split.TEST)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", [{}, {"kind": "sgd", "learning_rate": 1.0}], ids=["adamw", "sgd"])
 def test_planted_order_is_learned(tmp_path, optimizer):
     """With chance 0.8 the planted successor comes next: nobody can hit more of them at rank 1 than about that."""
@@ -44,6 +45,7 @@ def test_planted_order_is_learned(tmp_path, optimizer):
     assert 0.7 < report.metrics["next_item.hit_rate@1"].mean < 0.9
 
 
+@pytest.mark.thorough
 def test_from_noise_nothing_is_learned_but_popularity(tmp_path):
     """Every event is an independent draw from one distribution: popularity is the best there is."""
     log = {"num_users": 800, "num_items": 80, "num_tastes": 1, "events_per_user": 12, "order": 0.0}
