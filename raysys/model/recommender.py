@@ -40,7 +40,7 @@ class ModelConfig(FrozenConfig):
     """Item encoders by name; their vectors are added up."""
     unit_items: bool = False
     """Scale item vectors to length 1, so that no item is favoured by the length of its vector. Goes with a task's
-    `temperature`, and makes learning several times as fast."""
+    `temperature`; on sparse logs it takes fewer epochs and ends higher."""
     backbone: BackboneConfig = Field({"kind": "sasrec"}, validate_default=True)
 
 

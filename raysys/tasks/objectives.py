@@ -82,12 +82,14 @@ class Sampling(Objective):
             asked.queries_ND, table_VD, torch.cat([asked.targets_N.unsqueeze(1), drawn_NK], dim=1)
         )
         negative_NK = scores[:, 1:].masked_fill(drawn_NK == asked.targets_N.unsqueeze(1), -torch.inf)
-        return self.compare(scores[:, 0], negative_NK, drawn_NK, asked, table_VD)
+        return self.compare(scores[:, 0], self.widened(negative_NK, drawn_NK, asked, table_VD))
+
+    def widened(self, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor) -> Tensor:
+        """Return the scores of the negatives as they are compared, with further ones; by default as they are."""
+        return negative_NK
 
     @abstractmethod
-    def compare(
-        self, positive_N: Tensor, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor
-    ) -> Tensor:
+    def compare(self, positive_N: Tensor, negative_NK: Tensor) -> Tensor:
         """Return the summed loss; negatives that are the target itself have the score -inf."""
 
 
@@ -126,10 +128,12 @@ class SampledSoftmax(Sampling):
         if self.by_popularity is not None:
             self.by_popularity.observe(dataset)
 
-    def compare(
-        self, positive_N: Tensor, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor
-    ) -> Tensor:
-        """Return the summed cross-entropy over target, draws, shared draws and mixes."""
+    def compare(self, positive_N: Tensor, negative_NK: Tensor) -> Tensor:
+        """Return the summed cross-entropy."""
+        return losses.sampled_softmax(positive_N, negative_NK)
+
+    def widened(self, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor) -> Tensor:
+        """Return the scores of draws, shared draws and mixes, corrected."""
         parts = [self._corrected(negative_NK, drawn_NK)]
         if self.in_batch:
             shared_M = shared_targets(asked, self.in_batch)
@@ -141,7 +145,7 @@ class SampledSoftmax(Sampling):
             pairs = draw_below(self.negatives // _HARDEST, *place, 2 * self.mixed, PAIRS).view(-1, self.mixed, 2)
             shares = draw_uniform(*place, self.mixed, SHARES)
             parts.append(losses.mixed_negatives(parts[0], pairs, shares))
-        return losses.sampled_softmax(positive_N, torch.cat(parts, dim=1))
+        return torch.cat(parts, dim=1)
 
     def _corrected(self, scores: Tensor, items: Tensor) -> Tensor:
         """Lower scores by the log of the expected number of the item among all draws of a target."""
@@ -161,9 +165,7 @@ class BinaryCrossEntropy(Sampling):
 
         kind: Literal["bce"] = "bce"
 
-    def compare(
-        self, positive_N: Tensor, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor
-    ) -> Tensor:
+    def compare(self, positive_N: Tensor, negative_NK: Tensor) -> Tensor:
         """Return the summed binary cross-entropy."""
         return losses.binary_cross_entropy(positive_N, negative_NK)
 
@@ -184,9 +186,7 @@ class GeneralisedBinaryCrossEntropy(Sampling):
         super().__init__(config, num_items)
         self.power = losses.gbce_power(config.negatives, num_items, config.calibration)
 
-    def compare(
-        self, positive_N: Tensor, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor
-    ) -> Tensor:
+    def compare(self, positive_N: Tensor, negative_NK: Tensor) -> Tensor:
         """Return the summed generalised binary cross-entropy."""
         return losses.generalised_binary_cross_entropy(positive_N, negative_NK, self.power)
 
@@ -199,9 +199,7 @@ class BayesianPersonalisedRanking(Sampling):
 
         kind: Literal["bpr"] = "bpr"
 
-    def compare(
-        self, positive_N: Tensor, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor
-    ) -> Tensor:
+    def compare(self, positive_N: Tensor, negative_NK: Tensor) -> Tensor:
         """Return the summed pairwise loss."""
         return losses.bayesian_personalised_ranking(positive_N, negative_NK)
 
@@ -220,9 +218,7 @@ class Triplet(Sampling):
         super().__init__(config, num_items)
         self.margin = config.margin
 
-    def compare(
-        self, positive_N: Tensor, negative_NK: Tensor, drawn_NK: Tensor, asked: Asked, table_VD: Tensor
-    ) -> Tensor:
+    def compare(self, positive_N: Tensor, negative_NK: Tensor) -> Tensor:
         """Return the summed hinge."""
         return losses.triplet(positive_N, negative_NK, self.margin)
 
