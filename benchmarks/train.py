@@ -19,7 +19,7 @@ SCRIPTS = {
     RECTOOLS: ("rectools", peers.SCRIPTS / "rectools_sasrec.py"),
     REPLAY: ("replay", peers.SCRIPTS / "replay_sasrec.py"),
 }
-FULL = {"kind": "full_softmax", "precision": "bfloat16"}
+FULL = {"kind": "full_softmax", "precision": "auto"}
 BCE = {"kind": "bce", "negatives": 1}
 SAMPLED = {"kind": "sampled_softmax", "negatives": 256}
 SHARED = {"kind": "sampled_softmax", "negatives": 1, "in_batch": 255}

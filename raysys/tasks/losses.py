@@ -14,7 +14,7 @@ from torch import Tensor
 # What the compressed rows of `item_scores` need; torch warns once of a beta.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
-_CHUNK_BYTES = 64 << 20
+_CHUNK_BYTES = 16 << 20
 _SUMMED_ITEMS = 8192
 _SCRATCH: dict[torch.device, Tensor] = {}
 _ROUND_ROWS = 32  # oneDNN keeps megabytes for every size of product that it meets: let there be few
@@ -29,18 +29,19 @@ class _FullSoftmax(torch.autograd.Function):
         ctx: Any, states_ND: Tensor, table_VD: Tensor, targets_N: Tensor, precision: torch.dtype
     ) -> Tensor:  # scalar
         table, total = table_VD.to(precision), states_ND.new_zeros(())
-        states = F.pad(states_ND.to(precision), (0, 0, 0, -len(states_ND) % _SOFTMAX_ROWS))
+        room = max(_CHUNK_BYTES // (len(table) * table.element_size()) // _ROUND_ROWS, 1) * _ROUND_ROWS
+        size = min(room, _SOFTMAX_ROWS)
+        chunk = room // size * size
         grad_states_ND, grad_table_VD = torch.empty_like(states_ND), torch.zeros_like(table_VD)
-        room = _CHUNK_BYTES // (len(table) * table.element_size())
-        chunk = max(_SOFTMAX_ROWS, room // _SOFTMAX_ROWS * _SOFTMAX_ROWS)
-        for start in range(0, len(states), chunk):
-            rows, targets = states[start : start + chunk], targets_N[start : start + chunk].unsqueeze(1)
+        for start in range(0, len(states_ND), chunk):
+            states, targets = states_ND[start : start + chunk], targets_N[start : start + chunk].unsqueeze(1)
+            rows = F.pad(states.to(precision), (0, 0, 0, -len(states) % size))
             weights = _scratch(len(rows), len(table), table)
-            for at in range(0, len(rows), _SOFTMAX_ROWS):
+            for at in range(0, len(rows), size):
                 rest = len(targets) - at
-                part = slice(at, at + min(rest + -rest % _ROUND_ROWS, _SOFTMAX_ROWS))
+                part = slice(at, at + min(rest + -rest % _ROUND_ROWS, size))
                 total += _softmax_gradient(rows[part], table, targets[part], weights[part])
-                weights[part.stop : at + _SOFTMAX_ROWS] = 0
+                weights[part.stop : at + size] = 0
                 gradient = weights[part] @ table
                 grad_states_ND[start + at : start + at + len(gradient)] = gradient[: len(targets) - at]
             grad_table_VD += weights.T @ rows  # over as many rows as fit: the sum is what costs memory traffic
@@ -86,13 +87,22 @@ def _scratch(rows: int, columns: int, like: Tensor) -> Tensor:
 def full_softmax(
     states_ND: Tensor, table_VD: Tensor, targets_N: Tensor, precision: torch.dtype = torch.float32
 ) -> Tensor:
-    """Return the sum over rows of -log softmax(states table^T)[target]; at most 64 MiB of logits exist at a time.
+    """Return the sum over rows of -log softmax(states table^T)[target].
 
-    `precision` is that of the three matrix products and of the weights between them; the softmax itself is f32.
+    At most 16 MiB of logits, or the logits of 32 rows, exist at a time. `precision` is that of the three matrix products and of the weights between them; the softmax itself is f32.
     """
     return _FullSoftmax.apply(  # type: ignore[no-untyped-call]
         states_ND, table_VD, targets_N, precision
     )
+
+
+def fast_precision(device: torch.device) -> torch.dtype:
+    """Return bfloat16 for a device that multiplies it itself (with AVX-512 BF16 or AMX, a GPU from Ampere on)."""
+    if device.type == "cuda":
+        own = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        own = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if own else torch.float32
 
 
 class _ItemScores(torch.autograd.Function):

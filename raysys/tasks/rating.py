@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from raysys.component import FrozenConfig
 from raysys.data.batches import Batch, Targets
 from raysys.errors import UserError, nearest
+from raysys.model.dropout import Dropout
 from raysys.model.recommender import Encoded
 from raysys.tasks.losses import squared_error
 from raysys.tasks.task import Task, TaskContext
@@ -45,7 +46,7 @@ class Rating(Task):
         self.tower = nn.Sequential(
             nn.Linear(3 * context.width, config.hidden),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.hidden, 1),
         )
         nn.init.constant_(self.tower[-1].bias, context.label_means[config.label])  # type: ignore[arg-type]

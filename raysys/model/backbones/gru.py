@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from raysys.component import FrozenConfig
 from raysys.data.batches import History
 from raysys.model.backbones.backbone import Backbone, ModelContext
+from raysys.model.dropout import Dropout
 from raysys.model.items.encoder import ItemVectors
 
 
@@ -33,7 +34,7 @@ class GRU(Backbone):
         width, dropout = context.width, context.dropout
         self.scale = width**0.5
         self.residual = config.residual
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         between = dropout if config.num_layers > 1 else 0.0
         self.gru = nn.GRU(width, config.hidden, config.num_layers, batch_first=True, dropout=between)
         self.out = nn.Linear(config.hidden, width)

@@ -11,6 +11,7 @@ from raysys.component import FrozenConfig
 from raysys.data.batches import History
 from raysys.model.backbones.backbone import Backbone, ModelContext
 from raysys.model.backbones.transformer import fitting_heads
+from raysys.model.dropout import Dropout
 from raysys.model.items.encoder import ItemVectors
 
 _NEVER = -1e4  # silu of it is 0, and so is the slope: a bias like this hides a position
@@ -35,7 +36,7 @@ class HSTU(Backbone):
     def __init__(self, config: Config, context: ModelContext) -> None:
         super().__init__(config, context)
         self.scale = context.width**0.5
-        self.dropout = nn.Dropout(context.dropout)
+        self.dropout = Dropout(context.dropout)
         self.bias = RelativeBias(context.max_length)
         self.blocks = nn.ModuleList(TransductionUnit(config, context) for _ in range(config.num_blocks))
         self.norm = nn.LayerNorm(context.width)
@@ -93,7 +94,7 @@ class TransductionUnit(nn.Module):
         self.norm = nn.LayerNorm(context.width)
         self.uvqk = nn.Linear(context.width, 4 * context.width)
         self.mixed_norm = nn.LayerNorm(context.width)
-        self.dropout = nn.Dropout(context.dropout)
+        self.dropout = Dropout(context.dropout)
         self.out = nn.Linear(context.width, context.width)
 
     def forward(self, x_BLD: Tensor, bias_BLL: Tensor) -> Tensor:

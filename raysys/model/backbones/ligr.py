@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from raysys.model.backbones.backbone import ModelContext
 from raysys.model.backbones.transformer import Block, Transformer, TransformerConfig
+from raysys.model.dropout import Dropout
 
 
 class LiGR(Transformer):
@@ -49,7 +50,7 @@ class SwiGLU(nn.Module):
         super().__init__()
         inner = int(context.width * config.feedforward_multiple)
         self.inward = nn.Linear(context.width, 2 * inner, bias=False)
-        self.dropout = nn.Dropout(context.dropout)
+        self.dropout = Dropout(context.dropout)
         self.outward = nn.Linear(inner, context.width, bias=False)
 
     def forward(self, x_BLD: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from raysys.component import FrozenConfig
 from raysys.data.batches import History
 from raysys.data.dataset import Dataset
 from raysys.model.backbones.backbone import Backbone, ModelContext
+from raysys.model.dropout import Dropout
 from raysys.model.items.encoder import ItemVectors
 
 Kept = TypeVar("Kept")
@@ -44,7 +45,7 @@ class PerUser(Backbone, Generic[Kept]):
     def __init__(self, config: FrozenConfig, context: ModelContext) -> None:
         super().__init__(config, context)
         self.users = UserEmbedding(context.num_users, context.width)
-        self.dropout = nn.Dropout(context.dropout)
+        self.dropout = Dropout(context.dropout)
         self._kept: Kept | None = None
 
     def observe(self, dataset: Dataset) -> None:

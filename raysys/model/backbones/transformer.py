@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.batches import History
+from raysys.model.attention import attend
 from raysys.model.backbones.backbone import Backbone, ModelContext
+from raysys.model.dropout import Dropout
 from raysys.model.items.encoder import ItemVectors
 
 
@@ -20,7 +21,7 @@ class TransformerConfig(FrozenConfig):
     feedforward_multiple: float = Field(1.0, gt=0)
     """Inner width of the feed-forward layers, in widths."""
     attention_dropout: float = Field(0.0, ge=0, lt=1)
-    """Above 0 leaves the fast attention path on a CPU."""
+    """Of the weights with which positions are mixed; above 0, attention takes about twice the time."""
 
 
 class Transformer(Backbone):
@@ -32,7 +33,7 @@ class Transformer(Backbone):
         # A bidirectional one also sees the token that stands for what comes next.
         self.position = nn.Embedding(context.max_length + self.bidirectional, context.width)
         nn.init.normal_(self.position.weight, std=0.02)
-        self.dropout = nn.Dropout(context.dropout)
+        self.dropout = Dropout(context.dropout)
         self.blocks = nn.ModuleList(self.block(config, context) for _ in range(config.num_blocks))
         self.norm = nn.LayerNorm(context.width)
 
@@ -68,9 +69,7 @@ class SelfAttention(nn.Module):
         num_users, length, width = x_BLD.shape
         shape = (num_users, length, 3, self.num_heads, width // self.num_heads)
         q, k, v = self.qkv(x_BLD).view(shape).permute(2, 0, 3, 1, 4)
-        mask = None if seen_BL is None else seen_BL[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None)
+        mixed = attend(q, k, v, seen_BL, self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).reshape(num_users, length, width))
 
 
@@ -83,7 +82,7 @@ class Block(nn.Module):
         self.attention = SelfAttention(config, context)
         self.feedforward_norm = nn.LayerNorm(context.width)
         self.feedforward = feedforward
-        self.dropout = nn.Dropout(context.dropout)
+        self.dropout = Dropout(context.dropout)
 
     def forward(self, x_BLD: Tensor, seen_BL: Tensor | None) -> Tensor:
         """Return [B, L, D]."""
@@ -95,7 +94,7 @@ def feedforward(config: TransformerConfig, context: ModelContext, activation: nn
     """Return the two layers of a plain feed-forward."""
     inner = int(context.width * config.feedforward_multiple)
     return nn.Sequential(
-        nn.Linear(context.width, inner), activation, nn.Dropout(context.dropout), nn.Linear(inner, context.width)
+        nn.Linear(context.width, inner), activation, Dropout(context.dropout), nn.Linear(inner, context.width)
     )
 
 
