@@ -69,9 +69,7 @@ def page(figures: Mapping[str, Any]) -> str:
     """Return the page."""
     rows = sorted(figures["rows"], key=lambda row: (list(TITLES).index(row["dataset"]), row["seed"]))
     sections = [_section(name, list(group)) for name, group in groupby(rows, key=lambda row: row["dataset"])]
-    machine = figures["machine"]
-    about = f"Machine: {machine['cpu']}, {machine['cores']} cores, one thread per run; torch {machine['torch']}.\n"
-    return "\n".join([INTRODUCTION, about, *sections])
+    return "\n".join([INTRODUCTION, *sections])
 
 
 def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -93,7 +91,7 @@ def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 |---|---|---|---|
 {table}
 
-{_cold(rows[0])}
+{_cold(rows[0])} {_machine(rows)}
 
 | seed | Recall@10 | NDCG@10 | 95 % interval of NDCG@10 | validation NDCG@10 | epochs (kept) | CPU-minutes |
 |---|---|---|---|---|---|---|
@@ -138,6 +136,16 @@ def _cold(row: Mapping[str, Any]) -> str:
         f"{row['users']:,} users; {cold:,} of the test targets ({share:.1%}) were never seen in training and count as "
         f"misses: without them every figure of ours is {1 / (1 - share):.3f} times as high."
     )
+
+
+def _machine(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Say where the figures were made, and in which precision of the products with the item table."""
+    found = {
+        f"{about['cpu']}, {about['cores']} cores, one thread per run, torch {about['torch']}, `auto` meant "
+        f"{about['precision']}"
+        for about in (row["machine"] for row in rows)
+    }
+    return f"Machine: {'; '.join(sorted(found))}."
 
 
 def _figure(value: float, who: str) -> str:

@@ -20,9 +20,11 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import peers
+import torch
 
 from raysys.config import RunConfig
 from raysys.configfile import build, read_yaml
+from raysys.tasks.losses import fast_precision
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DATASETS = ("amazon-beauty", "amazon-toys", "movielens-1m")
@@ -32,7 +34,7 @@ CURVE_POINTS = 60
 
 def main() -> None:
     options = _options()
-    report = json.loads(options.output.read_text()) if options.output.is_file() else {"machine": {}, "rows": []}
+    report = json.loads(options.output.read_text()) if options.output.is_file() else {"rows": []}
     wanted = [(name, seed) for seed in options.seeds for name in options.datasets]
     done = {(row["dataset"], row["seed"]): row["config_digest"] for row in report["rows"]}
     todo = [(name, seed) for name, seed in wanted if done.get((name, seed)) != digest(name)]
@@ -44,7 +46,7 @@ def main() -> None:
             print(f"{row['dataset']} seed {row['seed']}: {row['test']}", flush=True)
             others = [old for old in report["rows"] if (old["dataset"], old["seed"]) != (row["dataset"], row["seed"])]
             rows = sorted([*others, row], key=lambda each: (each["dataset"], each["seed"]))
-            report = {"machine": peers.machine(), "rows": rows}
+            report = {"rows": rows}
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -70,6 +72,7 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
     return {
         "dataset": name,
         "seed": seed,
+        "machine": {**peers.machine(), "precision": str(fast_precision(torch.device("cpu"))).removeprefix("torch.")},
         "config_digest": digest(name),
         "config": _sparse(EXAMPLES / name / "pretrain.yaml"),
         "valid": _metrics(reports["valid"]["metrics"]),
