@@ -93,7 +93,7 @@ def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 {_cold(rows[0])} {_machine(rows)}
 
-| seed | Recall@10 | NDCG@10 | 95 % interval of NDCG@10 | validation NDCG@10 | epochs (kept) | CPU-minutes |
+| seed | Recall@10 | NDCG@10 | 95 % interval of NDCG@10 | validation NDCG@10 | epochs (kept) | minutes of training |
 |---|---|---|---|---|---|---|
 {_seeds(rows)}
 | mean | {_spread(ours["recall@10"])} | {_spread(ours["ndcg@10"])} | | | | |
@@ -120,7 +120,7 @@ def _seeds(rows: Iterable[Mapping[str, Any]]) -> str:
             f"{ndcg['low']:.4f} to {ndcg['high']:.4f}",
             f"{row['valid']['ndcg@10']['mean']:.4f}",
             f"{row['epochs']} ({row['best_epoch']})",
-            f"{row['cpu_seconds'] / 60:.1f}",
+            f"{row['training_seconds'] / 60:.1f}",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -62,10 +61,9 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
     run = root / "quality" / f"{name}-{digest(name)}-seed{seed}"
     command = [sys.executable, "-m", "raysys", "train"]
     fresh = [str(EXAMPLES / name / "pretrain.yaml"), "--root", str(root), "-o", str(run), "--set", f"seed={seed}"]
-    began, spent = time.perf_counter(), 0.0
     if not (run / "run.json").is_file():
         part = ["--resume", str(run)] if (run / "config.yaml").is_file() else fresh
-        spent = _cpu_seconds([*command, *part], root / f"{run.name}.log")
+        _alone([*command, *part], root / f"{run.name}.log")
     record = json.loads((run / "run.json").read_text())
     reports = {report["split"]: report for report in json.loads((run / "report.json").read_text())}
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
@@ -84,8 +82,6 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
         "best_epoch": record["best_epoch"],
         "parameters": record["parameters"],
         "training_seconds": round(history[-1]["seconds"], 1),
-        "cpu_seconds": round(spent, 1),
-        "wall_seconds": round(time.perf_counter() - began, 1),
         "curve": _curve(history),
     }
 
@@ -119,15 +115,13 @@ def _ingest(name: str, root: Path) -> None:
         subprocess.run([sys.executable, "-m", "raysys", "ingest", config, "--root", str(root)], check=True)
 
 
-def _cpu_seconds(command: list[str], log: Path) -> float:
-    """Run a command with one thread and return the CPU-seconds of its process."""
+def _alone(command: list[str], log: Path) -> None:
+    """Run a command with one thread."""
     env = {**os.environ, **peers.ONE_THREAD}
     with log.open("w") as file:
-        process = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
+        done = subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
-    return usage.ru_utime + usage.ru_stime
 
 
 def _options() -> argparse.Namespace:
