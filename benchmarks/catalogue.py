@@ -50,14 +50,15 @@ def main() -> None:
     if options.measure is not None:
         print(json.dumps(_measure(json.loads(options.measure))))
         return
-    about = peers.machine()
-    points = _points(TARGETS, QUICK_SIZES if options.quick else SIZES, LOSSES)
-    compared = (*_full(), SAMPLED)
-    more = [] if options.quick else _points(MORE_TARGETS, MORE_SIZES, {name: LOSSES[name] for name in compared})
+    about, full = peers.machine(), _full()
+    chosen = {name: loss for name, loss in LOSSES.items() if loss.get("kind") != "full_softmax" or name in full}
+    points = _points(TARGETS, QUICK_SIZES if options.quick else SIZES, chosen)
+    compared = {name: LOSSES[name] for name in (*full, SAMPLED)}
+    more = [] if options.quick else _points(MORE_TARGETS, MORE_SIZES, compared)
     crossings = [
         {"full": name, "targets": some[0]["targets"], "items": _crossing(some, name)}
         for some in filter(None, (points, more))
-        for name in _full()
+        for name in full
     ]
     rows = _growth(points)
     peers.table(rows)
@@ -66,11 +67,17 @@ def main() -> None:
         print(f"{SAMPLED} overtakes {found['full']} {where} ({found['targets']:,} targets a step)")
     if options.output:
         peers.write(options.output, rows, about, {"points": points + more, "crossover": crossings})
-        FIGURE.write_text(_crossover.figure(json.loads(options.output.read_text()), (*_full(), *FLAT[:1]), TARGETS))
+        FIGURE.write_text(_crossover.figure(json.loads(options.output.read_text()), (*full, *FLAT[:1]), TARGETS))
 
 
 def _full() -> list[str]:
-    return [name for name, loss in LOSSES.items() if loss.get("kind") == "full_softmax"]
+    """Return the full softmaxes; that in bfloat16 only where the processor multiplies it itself."""
+    import torch
+
+    from raysys.tasks.losses import fast_precision
+
+    measured = {"float32", str(fast_precision(torch.device("cpu"))).removeprefix("torch.")}
+    return [name for name, loss in LOSSES.items() if loss.get("precision") in measured]
 
 
 def _points(targets: int, sizes: Sequence[int], losses: Mapping[str, Mapping[str, Any]]) -> Points:
@@ -172,7 +179,7 @@ def _growth(points: Points) -> list[dict[str, Any]]:
         ("beyond_gradient_mb", "MB beyond table and gradient"),
     )
     rows = []
-    for name in LOSSES:
+    for name in dict.fromkeys(point["name"] for point in points):
         large, small = at[name, largest], at[name, 10_000]
         title = f"{name}: a step over {largest:,} items"
         rows += [peers.row(title, large[kind], small[kind], "10,000 items", unit, True) for kind, unit in kinds]

@@ -1,6 +1,6 @@
-"""Dropout (Srivastava et al., 2014): the same as torch's, several times as fast on a CPU and with a quarter of its memory.
+"""Dropout (Srivastava et al., 2014), on a CPU several times as fast as torch's and with a quarter of its memory.
 
-torch draws one number of a Mersenne twister per element there and keeps the mask in float32.
+torch draws a number of its Mersenne twister for every element there, and keeps the mask in float32.
 """
 
 import math
