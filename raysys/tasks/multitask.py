@@ -55,7 +55,7 @@ class MultiTask(nn.Module):
 
     def observe(self, dataset: Dataset) -> None:
         """Give the parts what they need to know of the training period; called once, before training."""
-        self.recommender.backbone.observe(dataset)
+        self.recommender.observe(dataset)
         for task in self.named_tasks().values():
             task.observe(dataset)
 
