@@ -23,7 +23,7 @@ const draw = {
       name: one.name, type: "scatter", mode: "lines+markers", cliponaxis: false, x: one.predicted, y: one.observed,
       line: { color: colours[at], width: 1.5 },
       marker: {
-        color: colours[at], symbol: at ? "circle" : data.series.length > 1 ? "diamond" : "circle",
+        opacity: 1, color: colours[at], symbol: at ? "circle" : data.series.length > 1 ? "diamond" : "circle",
         size: one.counts.map((count) => 4 + 6 * Math.sqrt(count / most)),
       },
       text: one.counts.map((count) => `${count.toLocaleString("en")} pairs`),

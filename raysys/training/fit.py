@@ -151,7 +151,7 @@ def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
     from safetensors.torch import load_file
 
     network.load_state_dict(load_file(directory / "best.safetensors"))
-    reports = _examine_and_keep(config, dataset, network, directory)
+    reports = examine_and_keep(config, dataset, network, directory)
     (directory / "report.json").write_text(json.dumps([report.to_json() for report in reports], indent=1))
     for name in ("vocabulary.arrow", "catalog.arrow"):
         shutil.copyfile(dataset.path / name, directory / name)
@@ -174,12 +174,7 @@ def evaluate_splits(
     return [evaluate(judge, network, split, run.calibrators) for split in splits if len(judge.rows(split))]
 
 
-def _judge(config: RunConfig, dataset: Dataset) -> Judge:
-    device = torch.device("cuda" if config.training.gpu and torch.cuda.is_available() else "cpu")
-    return Judge.of(dataset, config.evaluation, config.model.max_length, device)
-
-
-def _examine_and_keep(config: RunConfig, dataset: Dataset, network: MultiTask, directory: Path) -> list[EvalReport]:
+def examine_and_keep(config: RunConfig, dataset: Dataset, network: MultiTask, directory: Path) -> list[EvalReport]:
     """Evaluate on validation and test; what was found for each user is kept with the run, and so is the calibration."""
     judge, reports = _judge(config, dataset), []
     network.to(judge.device)
@@ -196,6 +191,11 @@ def _examine_and_keep(config: RunConfig, dataset: Dataset, network: MultiTask, d
         write_outcomes(found.outcomes, judge.reader.user_ids(users), users, path)
         reports.append(found.report)
     return reports
+
+
+def _judge(config: RunConfig, dataset: Dataset) -> Judge:
+    device = torch.device("cuda" if config.training.gpu and torch.cuda.is_available() else "cpu")
+    return Judge.of(dataset, config.evaluation, config.model.max_length, device)
 
 
 def _record(

@@ -12,8 +12,9 @@ from scipy.special import expit, logit
 from torch import nn
 
 from raysys.component import FrozenConfig
+from raysys.config import RunConfig
 from raysys.configfile import build
-from raysys.data.batches import make_batch
+from raysys.data.batches import ShardReader, make_batch
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.calibration import CALIBRATIONS
@@ -34,6 +35,7 @@ from raysys.evaluation.pointwise import Predictions, pointwise_metrics
 from raysys.evaluation.protocol import EvaluationConfig
 from raysys.tasks import TASKS
 from raysys.tasks.task import Task
+from raysys.training.fit import examine_and_keep
 
 KINDS = [kind for kind in CALIBRATIONS if kind != "none"]
 
@@ -239,20 +241,48 @@ def test_whoever_asks_for_predictions_gets_what_was_judged(judge, liked, contrac
     np.testing.assert_allclose(logit(shown.numpy()), 0.25 * logit(raw.numpy()) - 0.5, atol=1e-4)
 
 
-def test_labels_of_the_test_split_do_not_reach_a_calibration(judge, liked):
-    """Calibrations come from the predictions of validation: turning every test label round changes none."""
-    reader = judge.reader
-    rows = reader.rows
+@pytest.fixture
+def kept(judge, liked, tmp_path, monkeypatch):
+    """Do with a trained model what training does at its end, some ratings turned round; return what is kept."""
+    rows = ShardReader.rows
 
-    def turned(asked, context=False):
-        found = rows(asked, context)
-        ratings = np.where(found.marks == Split.TEST, 6 - found.labels["rating"], found.labels["rating"])
-        return replace(found, labels={**found.labels, "rating": ratings})
+    def keep(name: str, turned: Split | None = None, **evaluation):
+        def read(reader, asked, context=False):
+            found = rows(reader, asked, context)
+            ratings = np.where(found.marks == turned, 6 - found.labels["rating"], found.labels["rating"])
+            return replace(found, labels={**found.labels, "rating": ratings})
 
-    before = fit_calibrators(Platt.Config(), examine(judge, liked, Split.VALID).outcomes.predictions)
-    reader.rows = turned
-    try:
-        after = fit_calibrators(Platt.Config(), examine(judge, liked, Split.VALID).outcomes.predictions)
-    finally:
-        del reader.rows
-    assert before == after
+        monkeypatch.setattr(ShardReader, "rows", read)
+        node = {"project": "kept", "model": {"max_length": judge.max_length}, "evaluation": {"k": [3], "resamples": 20}}
+        node["evaluation"] |= evaluation
+        (tmp_path / name).mkdir()
+        config = build(RunConfig, node, "test")
+        reports = examine_and_keep(config, judge.dataset, liked, tmp_path / name)
+        return {report.split: report for report in reports}, read_calibrators(tmp_path / name)
+
+    return keep
+
+
+def test_a_run_keeps_its_calibration_and_reports_test_with_it(judge, liked, kept):
+    reports, calibrators = kept("one", calibration={"kind": "isotonic"})
+    assert isinstance(calibrators["liked"], Isotonic)
+    assert "liked.ece_raw" in reports["test"].metrics
+    assert "liked.ece_raw" not in reports["valid"].metrics
+    again = examine(judge, liked, Split.TEST, calibrators).report
+    for name in (name for name in reports["test"].metrics if name.startswith("liked.")):
+        assert again.metrics[name].mean == reports["test"].metrics[name].mean
+
+
+def test_nothing_of_the_test_split_enters_a_calibration(kept):
+    (as_is, fitted), (test_turned, same), (_, other) = (
+        kept(name, turned) for name, turned in (("as-is", None), ("test", Split.TEST), ("valid", Split.VALID))
+    )
+    assert as_is["test"].metrics["liked.log_loss"] != test_turned["test"].metrics["liked.log_loss"]
+    assert same == fitted
+    assert other != fitted
+
+
+def test_without_a_calibration_nothing_is_said_of_before_and_after(kept):
+    reports, calibrators = kept("none", calibration={"kind": "none"})
+    assert calibrators == {"liked": Uncalibrated()}
+    assert "liked.ece_raw" not in reports["test"].metrics

@@ -67,7 +67,9 @@ def remarks(predictions: Mapping[str, Predictions], calibrators: Calibrators) ->
 
 
 def write_calibrators(calibrators: Calibrators, run: Path) -> None:
-    """Write {task: {"kind", parameters}} into a run directory."""
+    """Write {task: {"kind", parameters}} into a run directory; no file where no task predicts probabilities."""
+    if not calibrators:
+        return
     kinds = {part: kind for kind, part in CALIBRATIONS.items()}
     nodes = {task: {"kind": kinds[type(one)], **one.to_json()} for task, one in calibrators.items()}
     (run / FILE).write_text(json.dumps(nodes, indent=1))
