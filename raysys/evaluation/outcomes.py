@@ -121,9 +121,15 @@ class Kept:
         return items_UK
 
     def predictions(self, rows: np.ndarray) -> dict[str, Predictions]:
-        """Return the labelled pairs of each task of some rows of the table [U]; their users are numbered 0 to U - 1."""
+        """Return the labelled pairs of each task of some rows of the table [U]; their users are numbered 0 to U - 1.
+
+        Raises:
+            UserError: another raysys wrote the outcomes.
+        """
         facts = {key.decode(): value.decode() for key, value in (self.table.schema.metadata or {}).items()}
         tasks = [key.removesuffix(_POSITIVE_FROM) for key in facts if key.endswith(_POSITIVE_FROM)]
+        if unknown := [task for task in tasks if task + _PREDICTS not in facts]:
+            raise UserError(f"outcomes of {unknown[0]}: not as this raysys writes them; train the run again")
         return {task: self._predictions(task, facts, rows) for task in tasks}
 
     def _predictions(self, task: str, facts: Mapping[str, str], rows: np.ndarray) -> Predictions:

@@ -83,6 +83,13 @@ def test_probabilities_keep_what_they_are_and_what_they_were(keep):
     assert pointwise_metrics(read) == pytest.approx(pointwise_metrics(clicks))
 
 
+def test_outcomes_of_another_raysys_are_told(keep):
+    table = keep(outcomes(VALUES[:3])).table
+    facts = {key: value for key, value in table.schema.metadata.items() if not key.endswith(b".predicts")}
+    with pytest.raises(UserError, match="outcomes of rating: not as this raysys writes them"):
+        Kept(table.replace_schema_metadata(facts)).predictions(np.arange(3))
+
+
 def test_users_without_a_list_or_without_labels_keep_their_place(keep):
     found = outcomes(VALUES[:4])
     labels = Predictions(np.array([1.0, 2.0, 3.0]), np.array([1.0, 5.0, 4.0]), np.array([6, 2, 6]), None)

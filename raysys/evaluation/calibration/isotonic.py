@@ -34,7 +34,7 @@ class Isotonic(Calibrator):
         counts_T = np.bincount(codes_N).astype(np.float64)
         means_T = np.bincount(codes_N, soft_targets(positive_N)) / counts_T
         levels_T = isotonic_regression(means_T, weights=counts_T).x
-        differs = np.diff(levels_T) != 0
+        differs = np.diff(levels_T) > 1e-12
         ends_T = np.r_[True, differs] | np.r_[differs, True]
         return cls(tuple(distinct_T[ends_T].tolist()), tuple(levels_T[ends_T].tolist()))
 
