@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import cluster
-from raysys.data.batches import ShardReader, make_queries
+from raysys.data.batches import make_queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.ranking import ModelScorer, recommend

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysys.data.batches import ShardReader, UserRows
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
+from raysys.data.reader import ShardReader, UserRows
 from raysys.errors import UserError
 
 

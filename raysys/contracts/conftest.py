@@ -3,11 +3,11 @@
 import pytest
 
 from raysys.configfile import build
-from raysys.data.batches import ShardReader
 from raysys.data.config import IngestConfig
 from raysys.data.dataset import Dataset
 from raysys.data.ingest import ingest
 from raysys.data.line import in_process
+from raysys.data.reader import ShardReader
 
 
 @pytest.fixture(scope="session")

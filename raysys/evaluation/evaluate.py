@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from raysys.component import kind_of
-from raysys.data.batches import Batch, Queries, ShardReader, make_batch, make_queries
+from raysys.data.batches import Batch, Queries, make_batch, make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.hashing import hash_ids
+from raysys.data.reader import ShardReader
 from raysys.data.schema import UNKNOWN, Split
 from raysys.evaluation.baselines import BASELINES
 from raysys.evaluation.baselines.popularity import Popularity

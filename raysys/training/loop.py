@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from raysys.config import RunConfig
-from raysys.data.batches import ShardReader
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError, nearest
 from raysys.evaluation.evaluate import Judge, collect, merge, summarise

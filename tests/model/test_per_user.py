@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from raysys.configfile import build
-from raysys.data.batches import History, history_rows, make_queries
+from raysys.data.batches import History, make_queries
+from raysys.data.reader import history_rows
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.model.backbones.backbone import ModelContext
 from raysys.model.backbones.lightgcn import LightGCN
