@@ -19,6 +19,7 @@ from raysys.data.formats import FORMATS
 from raysys.data.formats.source import SourceConfig
 from raysys.data.splitting import SPLITS
 from raysys.evaluation.baselines import BASELINES
+from raysys.evaluation.calibration import CALIBRATIONS
 from raysys.model.adapt import ADAPTS
 from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS
@@ -48,6 +49,7 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "Losses of retrieval tasks (`loss`)": OBJECTIVES,
     "Optimizers (`optimizer`)": OPTIMIZERS,
     "Baselines (`evaluation.baselines`)": BASELINES,
+    "Calibrations (`evaluation.calibration`)": CALIBRATIONS,
     "Loss weightings (`weighting`)": WEIGHTINGS,
     "Distributions (`space` of a search)": DISTRIBUTIONS,
     "Schedulers (`scheduler` of a search)": SCHEDULERS,

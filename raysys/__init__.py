@@ -54,12 +54,11 @@ def train(config: Config, output: str | None = None, settings: Sequence[str] = (
 def evaluate(run: "str | Path | Run", root: str | None = None) -> list["EvalReport"]:
     """Evaluate a run again on the dataset that it was trained on: validation and test."""
     from raysys.data.dataset import Dataset
-    from raysys.data.schema import Split
     from raysys.training.fit import evaluate_splits
 
     opened = load(run, root) if isinstance(run, str | Path) else run
     dataset = Dataset.open(opened.record.dataset)
-    return evaluate_splits(opened.config, dataset, opened.network, (Split.VALID, Split.TEST))
+    return evaluate_splits(opened, dataset)
 
 
 def _node(config: Config, settings: Sequence[str]) -> tuple[dict[str, Any], str]:

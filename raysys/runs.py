@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # torch and pyarrow load only when a run is opened, so that `
     from raysys.data.catalog import Catalog
     from raysys.data.dataset import Manifest
     from raysys.data.vocabulary import Vocabulary
+    from raysys.evaluation.calibration.of_tasks import Calibrators
     from raysys.tasks.multitask import MultiTask
 
 RECORD = "run.json"
@@ -120,6 +121,13 @@ class Run:
         network = MultiTask(self.config.model, self.config.tasks, self.manifest)
         network.load_state_dict(load_file(self.path / "model.safetensors"))
         return network.eval()
+
+    @cached_property
+    def calibrators(self) -> "Calibrators":
+        """What makes the probabilities of the tasks agree with rates, by task; empty where none predicts them."""
+        from raysys.evaluation.calibration.of_tasks import read_calibrators
+
+        return read_calibrators(self.path)
 
     @property
     def reports(self) -> list[dict[str, Any]]:

@@ -5,14 +5,16 @@ from torch import Tensor
 
 from raysys.data.batches import Queries, Targets
 from raysys.data.schema import PAD
+from raysys.evaluation.calibration.of_tasks import Calibrators, pair_predictions
 from raysys.evaluation.ranking import Candidates
 from raysys.tasks.multitask import MultiTask
 
 
-def task_scores(network: MultiTask, queries: Queries, candidates: Candidates) -> dict[str, Tensor]:
+def task_scores(
+    network: MultiTask, queries: Queries, candidates: Candidates, calibrators: Calibrators
+) -> dict[str, Tensor]:
     """Return, by task, the predicted value [B, K] of every candidate from the state that asks for it."""
-    scorers = network.pair_scorers()
-    if not scorers:
+    if not network.pair_scorers():
         return {}
     items_BK = candidates.items_BK
     nothing = torch.zeros_like(items_BK)  # an event that has not happened has neither kind nor time
@@ -25,4 +27,4 @@ def task_scores(network: MultiTask, queries: Queries, candidates: Candidates) ->
         labels={},
     )
     encoded = network.recommender(queries.history)
-    return {name: task.predict(task.logits(encoded, targets)) for name, task in scorers.items()}
+    return pair_predictions(network, encoded, targets, calibrators)

@@ -96,7 +96,8 @@ class Retrieval:
         return make_queries(rows, Split.NONE, is_history, self._run.config.model.max_length)
 
     def _answer(self, queries: Queries, found: Candidates, source: Source) -> Answer:
-        by_task = {name: values[0].tolist() for name, values in task_scores(self._run.network, queries, found).items()}
+        scores = task_scores(self._run.network, queries, found, self._run.calibrators)
+        by_task = {name: values[0].tolist() for name, values in scores.items()}
         count = int((found.scores_BK[0] > -torch.inf).sum())  # best first: what is missing is missing at the end
         chosen = found.items_BK[0, :count].numpy()
         columns = zip(

@@ -21,9 +21,9 @@ def test_figures_are_of_the_configs_that_are_here():
     code = (
         "import sys; sys.path += ['benchmarks/evidence']; from quality import digest; print(*map(digest, sys.argv[1:]))"
     )
-    names = sorted({row["dataset"] for row in FIGURES["rows"]})
+    names = sorted({row["example"] for row in FIGURES["rows"]})
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=True)
     digests = dict(zip(names, done.stdout.split(), strict=True))
     for row in FIGURES["rows"]:
-        changed = f"examples/{row['dataset']} changed: run benchmarks/evidence/quality.py again"
-        assert row["config_digest"] == digests[row["dataset"]], changed
+        changed = f"the example {row['example']} changed: run benchmarks/evidence/quality.py again"
+        assert row["config_digest"] == digests[row["example"]], changed

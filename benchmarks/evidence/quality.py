@@ -26,7 +26,14 @@ from raysys.configfile import build, read_yaml
 from raysys.tasks.losses import fast_precision
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-DATASETS = ("amazon-beauty", "amazon-toys", "movielens-1m")
+CONFIGS = {
+    "amazon-beauty": ("amazon-beauty", "pretrain"),
+    "amazon-beauty-text": ("amazon-beauty", "pretrain-text"),
+    "amazon-toys": ("amazon-toys", "pretrain"),
+    "amazon-toys-text": ("amazon-toys", "pretrain-text"),
+    "movielens-1m": ("movielens-1m", "pretrain"),
+}
+"""Folder of an example and the config of its runs."""
 OUTPUT = Path("benchmarks/results/evidence-quality.json")
 CURVE_POINTS = 60
 
@@ -34,17 +41,17 @@ CURVE_POINTS = 60
 def main() -> None:
     options = _options()
     report = json.loads(options.output.read_text()) if options.output.is_file() else {"rows": []}
-    wanted = [(name, seed) for seed in options.seeds for name in options.datasets]
-    done = {(row["dataset"], row["seed"]): row["config_digest"] for row in report["rows"]}
+    wanted = [(name, seed) for seed in options.seeds for name in options.configs]
+    done = {(row["example"], row["seed"]): row["config_digest"] for row in report["rows"]}
     todo = [(name, seed) for name, seed in wanted if done.get((name, seed)) != digest(name)]
-    for name in dict.fromkeys(name for name, _ in todo):
-        _ingest(name, options.root)
+    for folder in dict.fromkeys(CONFIGS[name][0] for name, _ in todo):
+        _ingest(folder, options.root)
     with ThreadPoolExecutor(options.processes) as pool:
         for job in as_completed([pool.submit(train, name, seed, options.root) for name, seed in todo]):
             row = job.result()
-            print(f"{row['dataset']} seed {row['seed']}: {row['test']}", flush=True)
-            others = [old for old in report["rows"] if (old["dataset"], old["seed"]) != (row["dataset"], row["seed"])]
-            rows = sorted([*others, row], key=lambda each: (each["dataset"], each["seed"]))
+            print(f"{row['example']} seed {row['seed']}: {row['test']}", flush=True)
+            others = [old for old in report["rows"] if (old["example"], old["seed"]) != (row["example"], row["seed"])]
+            rows = sorted([*others, row], key=lambda each: (each["example"], each["seed"]))
             report = {"rows": rows}
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(json.dumps(report, indent=1) + "\n")
@@ -52,15 +59,17 @@ def main() -> None:
 
 def digest(name: str) -> str:
     """Return what tells one config of an example from another: both of its files."""
-    texts = [(EXAMPLES / name / f"{stem}.yaml").read_bytes() for stem in ("ingest", "pretrain")]
+    folder, config = CONFIGS[name]
+    texts = [(EXAMPLES / folder / f"{stem}.yaml").read_bytes() for stem in ("ingest", config)]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
 
 def train(name: str, seed: int, root: Path) -> dict[str, Any]:
     """Train and evaluate one seed in a process of its own; returns its row of the report."""
     run = root / "quality" / f"{name}-{digest(name)}-seed{seed}"
-    command = [sys.executable, "-m", "raysys", "train"]
-    fresh = [str(EXAMPLES / name / "pretrain.yaml"), "--root", str(root), "-o", str(run), "--set", f"seed={seed}"]
+    command, (folder, stem) = [sys.executable, "-m", "raysys", "train"], CONFIGS[name]
+    config = EXAMPLES / folder / f"{stem}.yaml"
+    fresh = [str(config), "--root", str(root), "-o", str(run), "--set", f"seed={seed}"]
     if not (run / "run.json").is_file():
         part = ["--resume", str(run)] if (run / "config.yaml").is_file() else fresh
         _alone([*command, *part], root / f"{run.name}.log")
@@ -68,11 +77,11 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
     reports = {report["split"]: report for report in json.loads((run / "report.json").read_text())}
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     return {
-        "dataset": name,
+        "example": name,
         "seed": seed,
         "machine": {**peers.machine(), "precision": str(fast_precision(torch.device("cpu"))).removeprefix("torch.")},
         "config_digest": digest(name),
-        "config": _sparse(EXAMPLES / name / "pretrain.yaml"),
+        "config": _sparse(config),
         "valid": _metrics(reports["valid"]["metrics"]),
         "test": _metrics(reports["test"]["metrics"]),
         "baselines": {kind: _metrics(found) for kind, found in reports["test"]["baselines"].items()},
@@ -109,9 +118,9 @@ def _sparse(path: Path) -> dict[str, Any]:
     return node
 
 
-def _ingest(name: str, root: Path) -> None:
-    if not (root / "datasets" / name).is_dir():
-        config = str(EXAMPLES / name / "ingest.yaml")
+def _ingest(folder: str, root: Path) -> None:
+    if not (root / "datasets" / folder).is_dir():
+        config = str(EXAMPLES / folder / "ingest.yaml")
         subprocess.run([sys.executable, "-m", "raysys", "ingest", config, "--root", str(root)], check=True)
 
 
@@ -126,7 +135,7 @@ def _alone(command: list[str], log: Path) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
+    parser.add_argument("--configs", nargs="+", default=list(CONFIGS), choices=CONFIGS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--root", type=Path, default=Path("store"), help="where datasets and runs are kept")

@@ -65,7 +65,7 @@ def _of_run(name: str, dataset: str | None, split: "Split", root: str | None) ->
             f"--dataset {opened.path}: not the dataset of run {run.record.run_id} (fingerprints differ), so item "
             "indices mean other items; ingest the same logs with the same config, or train a run on this dataset"
         )
-    found = evaluate_splits(run.config, opened, run.network, (split,))
+    found = evaluate_splits(run, opened, (split,))
     if not found:
         raise UserError(f"{opened.path}: no user has {split.name.lower()} events")
     return found[0]

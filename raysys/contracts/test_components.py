@@ -10,6 +10,7 @@ from raysys.component import FrozenConfig, OneOf
 from raysys.data.formats import FORMATS
 from raysys.data.splitting import SPLITS
 from raysys.evaluation.baselines import BASELINES
+from raysys.evaluation.calibration import CALIBRATIONS
 from raysys.model.adapt import ADAPTS
 from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS
@@ -27,6 +28,7 @@ REGISTRIES = {
     "TASKS": (TASKS, "kind"),
     "OBJECTIVES": (OBJECTIVES, "kind"),
     "BASELINES": (BASELINES, "kind"),
+    "CALIBRATIONS": (CALIBRATIONS, "kind"),
     "OPTIMIZERS": (OPTIMIZERS, "kind"),
     "WEIGHTINGS": (WEIGHTINGS, "kind"),
 }

@@ -143,9 +143,16 @@ def test_retrieval_query_agrees_with_logits(network, contract_reader):
 
 def test_pair_scorer_names_its_label(network, contract_reader):
     task = _task(network)
-    if not isinstance(task, ScoresPairs):
+    if not hasattr(task, "label"):
         pytest.skip("not a pair-scoring task")
+    assert isinstance(task, ScoresPairs), "a task with a label also says what it `predicts` and `positive_from`"
     batch = _batch(contract_reader, range(6))
     assert task.label in batch.targets.labels
+    assert task.judged(batch.targets).shape == batch.targets.mask_BC.shape
     logits = LazyLogits(network.named_tasks(), network.recommender(batch.history), batch.targets)["it"]
-    assert task.predict(logits).shape == logits.shape
+    predicted = task.predict(logits)
+    assert predicted.shape == logits.shape
+    assert task.predicts in ("probability", "value")
+    if task.predicts == "probability":
+        assert task.positive_from is not None, "a probability is that of a label from `positive_from` on"
+        assert ((predicted >= 0) & (predicted <= 1)).all()

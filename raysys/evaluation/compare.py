@@ -112,7 +112,7 @@ def _labels(
     found = []
     for task in (task for task in first if task in second):
         both = np.intersect1d(first[task].users_N, second[task].users_N)
-        own, other = (_only(side[task], both) for side in (first, second))
+        own, other = (side[task].only(np.isin(side[task].users_N, both)) for side in (first, second))
         if not len(both):
             continue
         values, samples = (
@@ -124,16 +124,6 @@ def _labels(
             metric = f"{task}.{name}"
             found.append(_difference(metric, values[0][name], values[1][name], gaps_R, len(both), config))
     return found
-
-
-def _only(predictions: Predictions, users: np.ndarray) -> Predictions:
-    kept_N = np.isin(predictions.users_N, users)
-    return Predictions(
-        predictions.predicted_N[kept_N],
-        predictions.labels_N[kept_N],
-        predictions.users_N[kept_N],
-        predictions.positive_from,
-    )
 
 
 def _difference(

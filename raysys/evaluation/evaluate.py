@@ -16,13 +16,16 @@ from raysys.data.schema import UNKNOWN, Split
 from raysys.evaluation.baselines import BASELINES
 from raysys.evaluation.baselines.popularity import Popularity
 from raysys.evaluation.beyond import ItemFacts
+from raysys.evaluation.calibration.of_tasks import Calibrators, calibrated, pair_predictions, remarks
 from raysys.evaluation.outcomes import Outcomes, no_outcomes
-from raysys.evaluation.pointwise import Predictions, join, pointwise_metrics
+from raysys.evaluation.pointwise import Predictions, cheap_metrics, join
 from raysys.evaluation.protocol import PROTOCOL, Estimate, EvalReport, EvaluationConfig
 from raysys.evaluation.ranking import ModelScorer, Scorer, ranking_metrics, recommend
 from raysys.evaluation.summary import POPULARITY, estimate, estimate_slices, with_beyond
 from raysys.tasks.multitask import MultiTask
 from raysys.tasks.task import Retrieves
+
+_USERS_AT_ONCE = 1 << 16  # whose labels are in memory while they are counted
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,17 @@ class Judge:
         configs = {POPULARITY: Popularity.Config(), **self.config.baselines}
         fitted = {name: BASELINES[kind_of(config)](config) for name, config in configs.items()}
         return {name: baseline.fit(self.dataset, self.reader) for name, baseline in fitted.items()}
+
+    def positive_rate(self, label: str, positive_from: float) -> float:
+        """Return the share of the training events with a known label whose label is positive; read once, then kept."""
+        key = (label, positive_from)
+        if key not in self._positive_rates:
+            self._positive_rates[key] = _positive_rate(self.reader, self.dataset.manifest.num_users, *key)
+        return self._positive_rates[key]
+
+    @cached_property
+    def _positive_rates(self) -> dict[tuple[str, float], float]:
+        return {}
 
     @cached_property
     def facts(self) -> ItemFacts:
@@ -151,29 +165,34 @@ def merge(parts: Sequence[Outcomes]) -> Outcomes:
 
 
 def summarise(outcomes: Outcomes) -> dict[str, float]:
-    """Return every metric's mean, without intervals: for validation inside a run."""
+    """Return means of the metrics that cost little, without intervals: for validation inside a run."""
     metrics = {name: float(np.nanmean(values)) for name, values in outcomes.per_user.items() if len(values)}
     for task, predictions in outcomes.predictions.items():
         if len(predictions.labels_N):
-            metrics |= {f"{task}.{name}": value for name, value in pointwise_metrics(predictions).items()}
+            metrics |= {f"{task}.{name}": value for name, value in cheap_metrics(predictions).items()}
     return metrics
 
 
-def evaluate(judge: Judge, network: MultiTask, split: Split) -> EvalReport:
+def evaluate(judge: Judge, network: MultiTask, split: Split, calibrators: Calibrators | None = None) -> EvalReport:
     """Evaluate a model on a split, beside the baselines (lists) and the training mean (labels)."""
-    return examine(judge, network, split).report
+    return examine(judge, network, split, calibrators).report
 
 
 @torch.inference_mode()
-def examine(judge: Judge, network: MultiTask, split: Split) -> Evaluation:
-    """Evaluate a model on a split, and keep what was found for each user, in everything that has a value per user."""
+def examine(judge: Judge, network: MultiTask, split: Split, calibrators: Calibrators | None = None) -> Evaluation:
+    """Evaluate a model on a split, and keep what was found for each user, in everything that has a value per user.
+
+    Probabilities are calibrated on the test split alone: on validation, where calibrations are fitted, they would look
+    better than they are.
+    """
     network.eval()
     rows, name = judge.rows(split), retrieving_task(network)
     ranked: dict[str, Outcomes] = {}
     if name:
         scorers = {"": ModelScorer(network), **judge.baselines}
         ranked = with_beyond(judge.facts, judge.config, rank_users(judge, scorers, split, rows, name))
-    predictions = _predict(judge, network, split, rows)
+    fitted = calibrators if calibrators and split > Split.VALID else {}
+    predictions = calibrated(_predict(judge, network, split, rows), fitted)
     outcomes = replace(ranked.pop("", no_outcomes()), predictions=predictions)
     constant = replace(no_outcomes(), predictions=_training_mean(judge, network, predictions))
     found = estimate(judge.facts, judge.config, {"": outcomes, **ranked})
@@ -181,7 +200,8 @@ def examine(judge: Judge, network: MultiTask, split: Split) -> Evaluation:
     if constant.predictions:
         baselines["training_mean"] = estimate(judge.facts, judge.config, {"": constant})[""]
     slices = estimate_slices(judge.facts, judge.config, outcomes)
-    return Evaluation(make_report(judge, split, found[""], baselines, slices), outcomes)
+    notes = remarks(predictions, fitted)
+    return Evaluation(make_report(judge, split, found[""], baselines, slices, notes), outcomes)
 
 
 def retrieving_task(network: MultiTask) -> str:
@@ -210,6 +230,16 @@ def make_report(
     )
 
 
+def _positive_rate(reader: ShardReader, num_users: int, label: str, positive_from: float) -> float:
+    positives = known = 0
+    for start in range(0, num_users, _USERS_AT_ONCE):
+        rows = reader.rows(np.arange(start, min(start + _USERS_AT_ONCE, num_users)))
+        labels = rows.labels[label][rows.marks == Split.TRAIN]
+        positives += int((labels >= positive_from).sum())
+        known += int(np.isfinite(labels).sum())
+    return positives / max(known, 1)
+
+
 def _batches(judge: Judge, rows: np.ndarray) -> list[np.ndarray]:
     size = judge.config.batch_size
     return [rows[at : at + size] for at in range(0, len(rows), size)]
@@ -221,12 +251,12 @@ def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -
     for batch in _target_batches(judge, split, rows) if scorers else ():
         encoded = network.recommender(batch.history)
         owners_BC = batch.history.users_B.unsqueeze(1).expand_as(batch.targets.items_BC)
-        for name, task in scorers.items():
-            labels_BC = batch.targets.labels[task.label]  # type: ignore[index]
-            known_BC = batch.targets.mask_BC & labels_BC.isfinite()
-            predicted_BC = task.predict(task.logits(encoded, batch.targets))
+        for name, predicted_BC in pair_predictions(network, encoded, batch.targets, {}).items():
+            task = scorers[name]
+            labels_BC = batch.targets.labels[task.label]
+            known_BC = batch.targets.mask_BC & task.judged(batch.targets) & labels_BC.isfinite()
             predicted, labels, owners = (t[known_BC].cpu().numpy() for t in (predicted_BC, labels_BC, owners_BC))
-            found[name].append(Predictions(predicted, labels, owners, task.positive_from))  # type: ignore[arg-type]
+            found[name].append(Predictions(predicted, labels, owners, task.positive_from, task.predicts))
     return {name: join(parts) for name, parts in found.items() if parts}
 
 
@@ -243,9 +273,14 @@ def _target_batches(judge: Judge, split: Split, rows: np.ndarray) -> Iterator[Ba
 
 
 def _training_mean(judge: Judge, network: MultiTask, predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
-    """Return predictions that are the label's mean over training events, for every pair."""
-    tasks, means = network.named_tasks(), judge.dataset.manifest.label_means
-    return {
-        name: replace(found, predicted_N=np.full_like(found.labels_N, means[tasks[name].label]), positive_from=None)  # type: ignore[index]
-        for name, found in predictions.items()
-    }
+    """Return for every pair the mean of the label over training events, or the share of them that are positive."""
+    tasks, constants = network.pair_scorers(), {}
+    for name, found in predictions.items():
+        if found.predicts == "probability":
+            assert found.positive_from is not None
+            mean = judge.positive_rate(tasks[name].label, found.positive_from)
+        else:
+            mean = judge.dataset.manifest.label_means[tasks[name].label]
+        predicted_N = np.full(len(found.labels_N), mean, np.float32)
+        constants[name] = replace(found, predicted_N=predicted_N, raw_N=None, is_constant=True)
+    return constants

@@ -13,8 +13,8 @@ from raysys.errors import UserError
 from raysys.evaluation.pointwise import Predictions
 
 FOLDER = "outcomes"
-_LIST, _PREDICTED, _LABEL = "items", ".predicted", ".label"
-_POSITIVE_FROM = ".positive_from"
+_LIST, _PREDICTED, _LABEL, _RAW = "items", ".predicted", ".label", ".raw"
+_POSITIVE_FROM, _PREDICTS = ".positive_from", ".predicts"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def write_outcomes(outcomes: Outcomes, user_ids: pa.Array, users: np.ndarray, pa
     """Write one row per user (`users`, ascending rows of the dataset, with their ids) as parquet.
 
     Columns: row i64; user_id; history i32 (known events); items, the list as item indices (null without a list); each
-    metric of `per_user` f32 under its name, null where it is undefined; TASK.predicted and TASK.label, lists of f32.
+    metric of `per_user` f32 under its name, null where it is undefined; TASK.predicted and TASK.label, lists of f32,
+    and TASK.raw, the probabilities before they were calibrated, where they were.
     """
     ranked_U = np.isin(users, outcomes.users_U)
     place_U = np.searchsorted(outcomes.users_U, users[ranked_U])
@@ -65,10 +66,12 @@ def write_outcomes(outcomes: Outcomes, user_ids: pa.Array, users: np.ndarray, pa
         order_N = np.argsort(found.users_N, kind="stable")
         counts_U = np.bincount(np.searchsorted(users, found.users_N), minlength=len(users))
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts_U)]).astype(np.int32))
-        for name, values in ((_PREDICTED, found.predicted_N), (_LABEL, found.labels_N)):
+        raw = {} if found.raw_N is None else {_RAW: found.raw_N}
+        for name, values in {_PREDICTED: found.predicted_N, _LABEL: found.labels_N, **raw}.items():
             flat = pa.array(values[order_N].astype(np.float32))
             columns[task + name] = pa.ListArray.from_arrays(offsets, flat)
         facts[task + _POSITIVE_FROM] = "" if found.positive_from is None else str(found.positive_from)
+        facts[task + _PREDICTS] = found.predicts
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns).replace_schema_metadata(facts)
     pq.write_table(table, path, compression="zstd", use_dictionary=False)
@@ -118,18 +121,34 @@ class Kept:
         return items_UK
 
     def predictions(self, rows: np.ndarray) -> dict[str, Predictions]:
-        """Return the labelled pairs of each task of some rows of the table [U]; their users are numbered 0 to U - 1."""
+        """Return the labelled pairs of each task of some rows of the table [U]; their users are numbered 0 to U - 1.
+
+        Raises:
+            UserError: another raysys wrote the outcomes.
+        """
         facts = {key.decode(): value.decode() for key, value in (self.table.schema.metadata or {}).items()}
         tasks = [key.removesuffix(_POSITIVE_FROM) for key in facts if key.endswith(_POSITIVE_FROM)]
-        return {task: self._predictions(task, facts[task + _POSITIVE_FROM], rows) for task in tasks}
+        if unknown := [task for task in tasks if task + _PREDICTS not in facts]:
+            raise UserError(f"outcomes of {unknown[0]}: not as this raysys writes them; train the run again")
+        return {task: self._predictions(task, facts, rows) for task in tasks}
 
-    def _predictions(self, task: str, positive_from: str, rows: np.ndarray) -> Predictions:
-        predicted, labels = (
-            self.table[task + name].take(pa.array(rows)).combine_chunks() for name in (_PREDICTED, _LABEL)
+    def _predictions(self, task: str, facts: Mapping[str, str], rows: np.ndarray) -> Predictions:
+        lists = {
+            name: self.table[task + name].take(pa.array(rows)).combine_chunks()
+            for name in (_PREDICTED, _LABEL, _RAW)
+            if task + name in self.table.column_names
+        }
+        users_N = np.repeat(np.arange(len(rows)), lists[_LABEL].value_lengths().to_numpy(zero_copy_only=False))
+        values = {name: side.flatten().to_numpy().astype(np.float64) for name, side in lists.items()}
+        threshold, predicts = facts[task + _POSITIVE_FROM], facts[task + _PREDICTS]
+        return Predictions(
+            values[_PREDICTED],
+            values[_LABEL],
+            users_N,
+            float(threshold) if threshold else None,
+            predicts,  # type: ignore[arg-type]
+            values.get(_RAW),
         )
-        users_N = np.repeat(np.arange(len(rows)), predicted.value_lengths().to_numpy(zero_copy_only=False))
-        predicted_N, labels_N = (side.flatten().to_numpy().astype(np.float64) for side in (predicted, labels))
-        return Predictions(predicted_N, labels_N, users_N, float(positive_from) if positive_from else None)
 
 
 def _spread(chosen_U: np.ndarray, values: np.ndarray, kind: pa.DataType) -> pa.Array:

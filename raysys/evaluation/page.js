@@ -1,3 +1,7 @@
+function legend() {
+  return { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("--text"), size: 13 } };
+}
+
 const draw = {
   curve(data) {
     const trace = {
@@ -11,6 +15,26 @@ const draw = {
     const last = Math.max(...data.epochs), step = last <= 12 ? { dtick: 1 } : {};
     const x = axis("epoch", { showgrid: false, range: [0.7, last + 0.3], tickformat: "d", ...step });
     return [[trace], layout(x, axis("", {}), { shapes: [kept] })];
+  },
+  reliability(data) {
+    const colours = data.series.length > 1 ? [colour("--s8"), colour("--s1")] : [colour("--s1")];
+    const most = Math.max(...data.series.flatMap((one) => one.counts));
+    const traces = data.series.map((one, at) => ({
+      name: one.name, type: "scatter", mode: "lines+markers", cliponaxis: false, x: one.predicted, y: one.observed,
+      line: { color: colours[at], width: 1.5 },
+      marker: {
+        opacity: 1, color: colours[at], symbol: at ? "circle" : data.series.length > 1 ? "diamond" : "circle",
+        size: one.counts.map((count) => 4 + 6 * Math.sqrt(count / most)),
+      },
+      text: one.counts.map((count) => `${count.toLocaleString("en")} pairs`),
+      hovertemplate: "predicted %{x:.4f}, observed %{y:.4f} (%{text})<extra>%{fullData.name}</extra>",
+    }));
+    const top = 1.04 * Math.max(...data.series.flatMap((one) => [...one.predicted, ...one.observed]));
+    const diagonal = { type: "line", x0: 0, y0: 0, x1: top, y1: top, line: { color: colour("--soft"), width: 1, dash: "dash" } };
+    const range = { range: [0, top], nticks: 6 };
+    return [traces, layout(axis("predicted", range), axis("observed", range), {
+      shapes: [diagonal], showlegend: true, legend: legend(), margin: { l: 56, r: 12, t: 28, b: 40 },
+    })];
   },
   slices(data) {
     const colours = [colour("--s1"), colour("--s8")], apart = data.series.length > 1 ? 0.14 : 0;
@@ -32,8 +56,7 @@ const draw = {
       tickvals: data.slices.map((_, place) => place), ticktext: data.slices, range: [data.slices.length - 0.5, -0.5], showgrid: false,
     });
     return [traces, layout(axis(data.metric, { rangemode: "tozero" }), y, {
-      showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("--text"), size: 13 } },
-      margin: { l: 48, r: 12, t: 28, b: 40 },
+      showlegend: true, legend: legend(), margin: { l: 48, r: 12, t: 28, b: 40 },
     })];
   },
 };

@@ -12,6 +12,7 @@ from typing import Any
 from raysys.data.webpage import Html, empty, own_file, plot, section, shell, text, tiles
 from raysys.data.wording import percent
 from raysys.evaluation.examples import KINDS, SHOWN, Example, Examples, Item
+from raysys.evaluation.page_reliability import Reliabilities, reliability_figures, reliability_sections
 from raysys.evaluation.page_tables import (
     figure,
     first_beside,
@@ -55,6 +56,8 @@ class RunFacts:
     """Of the parent run, where it was judged on the same dataset."""
     popular_slices: Slices
     """The slices of the first report of `in_page_order`, for popularity."""
+    reliabilities: Reliabilities
+    """Of the tasks that predict probabilities, on the split of the first report of `in_page_order`."""
     examples: Examples | str
     """Examples, or why there are none."""
 
@@ -67,7 +70,7 @@ def page(facts: RunFacts) -> str:
 {"".join(_sections(facts))}
 </div>
 <footer>{text(facts.place)}</footer>"""
-    figures = _curves(facts) | _slice_figures(facts)
+    figures = _curves(facts) | _slice_figures(facts) | reliability_figures(facts.reliabilities)
     return shell(f"{facts.project} {facts.run_id}", body, style, script, figures)
 
 
@@ -108,6 +111,8 @@ def _sections(facts: RunFacts) -> Iterable[Html]:
         yield _split(report, parents.get(report.split), facts.confidence, is_open=at == 0)
     if not reports:
         yield section("Evaluation", "", empty("No user has events to evaluate."), wide=True)
+    if reports:
+        yield from reliability_sections(facts.reliabilities, reports[0].split)
     for name in _slice_figures(facts):
         note = f"{pretty(_sliced(reports[0]))} on {reports[0].split}, {_percent(facts.confidence)} intervals."
         yield section(_SLICES[name.removeprefix("slices-")], note, plot(name))

@@ -28,7 +28,15 @@ BEYOND = {
 
 LABELS = {
     "rmse": ("RMSE", "typical error, in units of the label; lower is better"),
+    "mae": ("MAE", "mean absolute error, in units of the label; lower is better"),
     "auc": ("AUC", "chance that a positive stands above a negative; 0.5 is guessing"),
+    "gauc": ("GAUC", "the same within one user's pairs, a mean over users weighted by their pairs"),
+    "xauc": ("XAUC", "share of pairs of different labels in the right order; 0.5 is guessing"),
+    "log_loss": ("Log loss", "nats; lower is better"),
+    "normalised_entropy": ("Normalised entropy", "log loss over that of the rate itself; below 1 something was learnt"),
+    "ece": ("Calibration error", "how far predicted and observed rates are apart, in bins; lower is better"),
+    "ece_raw": ("Calibration error, raw", "the same before calibration"),
+    "top_decile_lift": ("Lift of the top decile", "rate of positives in the highest tenth over that of all"),
 }
 """Metrics of predicted labels."""
 

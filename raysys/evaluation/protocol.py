@@ -8,9 +8,12 @@ from pydantic import BeforeValidator, Field
 
 from raysys.component import FrozenConfig, OneOf, name_as_kind
 from raysys.evaluation.baselines import BASELINES
+from raysys.evaluation.calibration import CALIBRATIONS
+from raysys.evaluation.calibration.platt import Platt
 
 PROTOCOL = "full ranking over the whole catalogue; items the user already had are left out; no sampled negatives"
 
+_ERRORS = ("rmse", "mae", "log_loss", "normalised_entropy", "ece", "ece_raw", "loss")
 BaselinesConfig = dict[str, Annotated[FrozenConfig, OneOf(BASELINES)]]
 
 
@@ -28,6 +31,8 @@ class EvaluationConfig(FrozenConfig):
     are ranked against all items, and the intervals say what the sample leaves open."""
     baselines: Annotated[BaselinesConfig, BeforeValidator(name_as_kind)] = {}
     """Baselines by name that stand beside the run in its reports; popularity always does."""
+    calibration: Annotated[FrozenConfig, OneOf(CALIBRATIONS)] = Platt.Config()
+    """How probabilities are made to agree with rates: fitted on the validation split, of tasks that predict them."""
     resamples: int = Field(1000, ge=10)
     """Bootstrap resamples behind each interval."""
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -41,7 +46,7 @@ class Estimate:
     low: float
     high: float
     count: int
-    """Users (or pairs) behind it."""
+    """Users behind it; of labels, pairs, but users of GAUC."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class EvalReport:
 
 def lower_is_better(metric: str) -> bool:
     """Tell whether a metric is an error."""
-    return metric.rpartition(".")[2] in ("rmse", "loss") or metric.startswith("loss")
+    return metric.rpartition(".")[2] in _ERRORS or metric.startswith("loss")
 
 
 def depth_of(metric: str) -> int:

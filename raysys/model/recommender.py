@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
 from raysys.data.batches import History
+from raysys.data.dataset import Dataset
 from raysys.data.schema import FIRST_ITEM
 from raysys.model.backbones import BACKBONES
 from raysys.model.backbones.backbone import ModelContext
@@ -81,6 +82,11 @@ class ItemTower(nn.Module):
         }
         self.encoders = nn.ModuleDict(encoders)
 
+    def observe(self, dataset: Dataset) -> None:
+        """Let the encoders take what they need of the training period."""
+        for encoder in self.encoders.values():
+            encoder.observe(dataset)  # type: ignore[operator]
+
     def forward(self, items: Tensor) -> Tensor:
         """Return f32[*, D] for i64[*]."""
         return self._fused([encoder(items) for encoder in self.encoders.values()])
@@ -103,6 +109,11 @@ class Recommender(nn.Module):
         self.items = ItemTower(config, vocabulary_size)
         self.backbone = BACKBONES[kind_of(config.backbone)](config.backbone, context)
         self.start_D = None if self.backbone.per_user else nn.Parameter(torch.randn(config.width) * 0.02)
+
+    def observe(self, dataset: Dataset) -> None:
+        """Let items and backbone take what they need of the training period."""
+        self.items.observe(dataset)
+        self.backbone.observe(dataset)
 
     def vectors(self) -> ItemVectors:
         """Return the item vectors that states are compared with."""

@@ -55,7 +55,7 @@ class MultiTask(nn.Module):
 
     def observe(self, dataset: Dataset) -> None:
         """Give the parts what they need to know of the training period; called once, before training."""
-        self.recommender.backbone.observe(dataset)
+        self.recommender.observe(dataset)
         for task in self.named_tasks().values():
             task.observe(dataset)
 
@@ -102,8 +102,8 @@ class MultiTask(nn.Module):
                 return task
         raise UserError(f"tasks: none of {', '.join(self.tasks)} retrieves items; train with next_item among the tasks")
 
-    def pair_scorers(self) -> dict[str, Task]:
-        """Return the tasks that predict a labelled value for (state, item) pairs."""
+    def pair_scorers(self) -> dict[str, ScoresPairs]:
+        """Return the tasks that predict something labelled of (state, item) pairs."""
         return {name: task for name, task in self.named_tasks().items() if isinstance(task, ScoresPairs)}
 
 

@@ -20,6 +20,7 @@ class Rating(Task):
     """Regression of a numeric label by a small tower over (state, item, state x item)."""
 
     source = "pairs"
+    predicts = "value"
 
     class Config(FrozenConfig):
         """Squared error on a numeric label."""

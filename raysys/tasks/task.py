@@ -68,6 +68,10 @@ class Task(nn.Module):
         """Turn logits into what users read: a probability, a rating, minutes. By default the logits."""
         return logits
 
+    def judged(self, targets: Targets) -> Tensor:
+        """Return which targets evaluation counts [B, C] bool, of those whose label is known. By default all."""
+        return targets.mask_BC
+
 
 @runtime_checkable
 class Retrieves(Protocol):
@@ -84,9 +88,23 @@ class Retrieves(Protocol):
 
 @runtime_checkable
 class ScoresPairs(Protocol):
-    """A task that predicts a labelled value for a (state, item) pair."""
+    """A task that predicts something labelled of a (state, item) pair: a probability or a value."""
 
     label: str
     """The label that its predictions are measured against."""
+    predicts: Literal["probability", "value"]
+    """Whether `predict` gives the probability that the label is positive, or the label's value."""
     positive_from: float | None
-    """Labels from here on count as positive in AUC; None where the task has no such reading."""
+    """Labels from here on count as positive: 1 for labels 0 and 1. None, for values only: nothing is positive."""
+
+    def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
+        """Return the task's score of every target [B, C]."""
+        ...
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Return what users read, in the shape of the logits."""
+        ...
+
+    def judged(self, targets: Targets) -> Tensor:
+        """Return which targets evaluation counts [B, C] bool, of those whose label is known."""
+        ...

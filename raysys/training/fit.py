@@ -17,7 +17,8 @@ from raysys.configfile import build, dump_yaml, load_plugins, read_yaml
 from raysys.data.dataset import Dataset
 from raysys.data.schema import Split
 from raysys.errors import UserError
-from raysys.evaluation.evaluate import Evaluation, Judge, examine
+from raysys.evaluation.calibration.of_tasks import Calibrators, fit_calibrators, write_calibrators
+from raysys.evaluation.evaluate import Judge, evaluate, examine
 from raysys.evaluation.outcomes import FOLDER, users_of, write_outcomes
 from raysys.evaluation.protocol import EvalReport
 from raysys.progress import stage
@@ -150,7 +151,7 @@ def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
     from safetensors.torch import load_file
 
     network.load_state_dict(load_file(directory / "best.safetensors"))
-    reports = _examine_and_keep(config, dataset, network, directory)
+    reports = examine_and_keep(config, dataset, network, directory)
     (directory / "report.json").write_text(json.dumps([report.to_json() for report in reports], indent=1))
     for name in ("vocabulary.arrow", "catalog.arrow"):
         shutil.copyfile(dataset.path / name, directory / name)
@@ -165,31 +166,36 @@ def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
 
 
 def evaluate_splits(
-    config: RunConfig, dataset: Dataset, network: MultiTask, splits: tuple[Split, ...]
+    run: Run, dataset: Dataset, splits: tuple[Split, ...] = (Split.VALID, Split.TEST)
 ) -> list[EvalReport]:
-    """Evaluate a model on each of the splits that has users, with intervals and beside the baselines."""
-    return [found.report for found in _examine(_judge(config, dataset), network, splits)]
+    """Evaluate a run on each of the splits that has users, with intervals and beside the baselines."""
+    judge = _judge(run.config, dataset)
+    network = run.network.to(judge.device)
+    return [evaluate(judge, network, split, run.calibrators) for split in splits if len(judge.rows(split))]
 
 
-def _judge(config: RunConfig, dataset: Dataset) -> Judge:
-    device = torch.device("cuda" if config.training.gpu and torch.cuda.is_available() else "cpu")
-    return Judge.of(dataset, config.evaluation, config.model.max_length, device)
-
-
-def _examine(judge: Judge, network: MultiTask, splits: tuple[Split, ...]) -> list[Evaluation]:
-    network.to(judge.device).eval()
-    return [examine(judge, network, split) for split in splits if len(judge.rows(split))]
-
-
-def _examine_and_keep(config: RunConfig, dataset: Dataset, network: MultiTask, directory: Path) -> list[EvalReport]:
-    """Evaluate on validation and test; what was found for each user is kept with the run."""
+def examine_and_keep(config: RunConfig, dataset: Dataset, network: MultiTask, directory: Path) -> list[EvalReport]:
+    """Evaluate on validation and test; what was found for each user is kept with the run, and so is the calibration."""
     judge, reports = _judge(config, dataset), []
-    for found in _examine(judge, network, (Split.VALID, Split.TEST)):
+    network.to(judge.device)
+    calibrators: Calibrators = {}
+    for split in (Split.VALID, Split.TEST):  # in this order: calibrations learn from validation alone
+        if not len(judge.rows(split)):
+            continue
+        found = examine(judge, network, split, calibrators)
+        if split == Split.VALID:
+            calibrators = fit_calibrators(config.evaluation.calibration, found.outcomes.predictions)
+            write_calibrators(calibrators, directory)
         users = users_of(found.outcomes)
         path = directory / FOLDER / f"{found.report.split}.parquet"
         write_outcomes(found.outcomes, judge.reader.user_ids(users), users, path)
         reports.append(found.report)
     return reports
+
+
+def _judge(config: RunConfig, dataset: Dataset) -> Judge:
+    device = torch.device("cuda" if config.training.gpu and torch.cuda.is_available() else "cpu")
+    return Judge.of(dataset, config.evaluation, config.model.max_length, device)
 
 
 def _record(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from raysys.component import kind_of
 from raysys.data.dataset import Dataset
 from raysys.data.files import write_bytes
@@ -11,8 +13,9 @@ from raysys.errors import UserError
 from raysys.evaluation.baselines.popularity import Popularity
 from raysys.evaluation.evaluate import Judge, rank_users
 from raysys.evaluation.examples import Examples, find_examples
-from raysys.evaluation.outcomes import Kept
+from raysys.evaluation.outcomes import FOLDER, Kept
 from raysys.evaluation.page import RunFacts, Slices, in_page_order, page
+from raysys.evaluation.page_reliability import Reliabilities, reliabilities
 from raysys.evaluation.page_tables import headlines
 from raysys.evaluation.protocol import EvalReport, depth_of
 from raysys.evaluation.summary import POPULARITY, estimate_slices
@@ -56,6 +59,7 @@ def run_facts(run: Run) -> RunFacts:
         reports=reports,
         parent_reports=_reports(parent) if isinstance(parent, Run) and comparable else [],
         popular_slices=_popular_slices(judge, reports) if isinstance(judge, Judge) else {},
+        reliabilities=_reliabilities(run, reports),
         examples=_examples(run, judge, reports) if isinstance(judge, Judge) else f"There are no examples: {judge}.",
     )
 
@@ -121,6 +125,14 @@ def _popular_slices(judge: Judge, reports: list[EvalReport]) -> Slices:
     scorer = Popularity(Popularity.Config()).fit(judge.dataset, judge.reader)
     outcomes = rank_users(judge, {POPULARITY: scorer}, split, judge.rows(split), task)[POPULARITY]
     return estimate_slices(judge.facts, judge.config, outcomes)
+
+
+def _reliabilities(run: Run, reports: list[EvalReport]) -> Reliabilities:
+    """Return those of the split that the page shows first."""
+    if not reports or not (run.path / FOLDER / f"{reports[0].split}.parquet").is_file():
+        return {}
+    kept = Kept.read(run.path, reports[0].split)
+    return reliabilities(kept.predictions(np.arange(kept.table.num_rows)))
 
 
 def _examples(run: Run, judge: Judge, reports: list[EvalReport]) -> Examples | str:

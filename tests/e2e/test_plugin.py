@@ -28,6 +28,7 @@ class Liked(Task):
 
     source = "pairs"
     label = "rating"
+    predicts = "probability"
     positive_from = 4.0
 
     class Config(FrozenConfig):

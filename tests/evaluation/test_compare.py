@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +72,24 @@ def test_outcomes_survive_being_written(judge, network, tmp_path):
     assert sorted(users[read.users_N]) == sorted(expected.users_N)
 
 
+def test_probabilities_keep_what_they_are_and_what_they_were(keep):
+    found = outcomes(VALUES[:3])
+    labels = np.array([1.0, 0.0, 1.0])
+    clicks = Predictions(np.array([0.5, 0.25, 0.75]), labels, np.array([2, 0, 2]), 1.0, "probability", labels / 2)
+    read = keep(replace(found, predictions={"click": clicks})).predictions(np.arange(3))["click"]
+    assert (read.predicts, read.positive_from) == ("probability", 1.0)
+    assert read.predicted_N.tolist() == [0.25, 0.5, 0.75]
+    assert read.raw_N.tolist() == [0.0, 0.5, 0.5]
+    assert pointwise_metrics(read) == pytest.approx(pointwise_metrics(clicks))
+
+
+def test_outcomes_of_another_raysys_are_told(keep):
+    table = keep(outcomes(VALUES[:3])).table
+    facts = {key: value for key, value in table.schema.metadata.items() if not key.endswith(b".predicts")}
+    with pytest.raises(UserError, match="outcomes of rating: not as this raysys writes them"):
+        Kept(table.replace_schema_metadata(facts)).predictions(np.arange(3))
+
+
 def test_users_without_a_list_or_without_labels_keep_their_place(keep):
     found = outcomes(VALUES[:4])
     labels = Predictions(np.array([1.0, 2.0, 3.0]), np.array([1.0, 5.0, 4.0]), np.array([6, 2, 6]), None)
@@ -105,7 +124,8 @@ def test_a_run_does_not_differ_from_itself(keep):
     kept = keep(outcomes(VALUES))
     found = compare(kept, kept, "test", True, CONFIG)
     assert {row.metric for row in found.differences} == {
-        *("next_item.ndcg@10", "next_item.novelty@10", "rating.rmse", "rating.auc")
+        *("next_item.ndcg@10", "next_item.novelty@10"),
+        *(f"rating.{name}" for name in ("rmse", "mae", "auc", "gauc", "xauc")),
     }
     for row in found.differences:
         assert (row.difference, row.low, row.high, row.share_above_zero) == (0, 0, 0, 0.5)

@@ -107,7 +107,7 @@ def test_outcomes_of_ranks_add_up_to_those_of_one(cuts):
     np.testing.assert_array_equal(merged.per_user["next_item.ndcg@3"], whole.per_user["next_item.ndcg@3"])
     np.testing.assert_array_equal(merged.relevant_rows, np.repeat(np.arange(6), 2))
     assert summarise(merged) == pytest.approx(summarise(whole))
-    assert {"next_item.ndcg@3", "rating.rmse", "rating.auc"} <= set(summarise(whole))
+    assert {"next_item.ndcg@3", "rating.rmse", "rating.mae", "rating.auc"} <= set(summarise(whole))
 
 
 def test_lists_of_different_widths_are_padded():
@@ -122,7 +122,7 @@ def test_estimates_hold_means_intervals_counts_and_coverage():
     config = EvaluationConfig(k=(1, 3), resamples=50)
     found = estimate(FACTS, config, {"run": merge([outcomes([0, 1, 2, 3, 4, 5])])})["run"]
     lists = {f"next_item.{n}@{k}" for n in ("ndcg", "recall", "popularity_lift", "coverage", "gini") for k in (1, 3)}
-    assert set(found) == lists | {"rating.rmse", "rating.auc"}
+    assert set(found) == lists | {f"rating.{name}" for name in ("rmse", "mae", "auc", "xauc")}
     depths = [int(name[-1]) for name in found if "@" in name]
     assert depths == sorted(depths), "metrics of one depth stand together"
     assert found["next_item.ndcg@3"].mean == pytest.approx(0.25)

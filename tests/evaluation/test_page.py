@@ -16,7 +16,9 @@ from raysys.data.vocabulary import Vocabulary
 from raysys.evaluation.examples import Example, Examples, HeldOut, Item, choose, find_examples
 from raysys.evaluation.outcomes import Kept
 from raysys.evaluation.page import RunFacts, page
+from raysys.evaluation.page_reliability import reliabilities
 from raysys.evaluation.page_tables import first_beside, headlines, pretty, report_tables
+from raysys.evaluation.pointwise import Predictions
 from raysys.evaluation.protocol import Estimate, EvalReport
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\"'&"
@@ -55,6 +57,7 @@ def facts(**more) -> RunFacts:
         reports=[report("valid"), report()],
         parent_reports=[],
         popular_slices={"history 0": {"next_item.ndcg@10": estimate(0.05)}},
+        reliabilities={},
         examples=Examples((example(),), "test", {"hit": 1.0, "near miss": 0.0, "miss": 0.0}, 1, 50, 20),
     )
     return replace(made, **more)
@@ -170,6 +173,29 @@ def test_curves_are_drawn_for_what_was_recorded():
     watched = figures(page(facts(history=lines, monitor="a.recall@10")))
     assert "Recall@10 of a on validation" in {one["name"] for one in watched.values() if "name" in one}
     assert "No epoch was recorded." in page(facts(history=[]))
+
+
+def test_probabilities_are_drawn_against_what_came_true():
+    labels, raw, shown = np.tile([1.0, 0, 0, 0], 60), np.repeat([0.2, 0.6], 120), np.repeat([0.2, 0.3], 120)
+    clicks = Predictions(shown, labels, np.arange(240), 1.0, "probability", raw)
+    found = reliabilities({HOSTILE: clicks, "rating": replace(clicks, predicts="value")})
+    text = page(facts(reliabilities=found))
+    before, after = figures(text)["reliability-0"]["series"]
+    assert (before["name"], after["name"]) == ("before calibration", "calibrated")
+    assert (before["predicted"], before["observed"], before["counts"]) == (
+        pytest.approx([0.2, 0.6]),
+        pytest.approx([0.25, 0.25]),
+        [120, 120],
+    )
+    assert after["predicted"] == pytest.approx([0.2, 0.3])
+    assert f"<h2>Calibration of {ESCAPED}</h2>" in text
+    assert "observed on test, in at most 15 bins" in text
+    assert "Calibration error: 0.2000 before calibration, 0.0500 calibrated." in text
+    assert "reliability-1" not in text
+    (alone,) = figures(page(facts(reliabilities=reliabilities({"click": replace(clicks, raw_N=None)}))))[
+        "reliability-0"
+    ]["series"]
+    assert alone["name"] == "as predicted"
 
 
 def test_slices_stand_beside_those_of_popularity():

@@ -59,5 +59,5 @@ def test_task_scores_are_those_of_evaluation(tiny_run, dataset):
         items_BC = batch.targets.items_BC[:, :1]
         with torch.inference_mode():
             expected = network.named_tasks()["rating"].logits(network.recommender(batch.history), batch.targets)
-            found = task_scores(network, queries, Candidates(items_BC, torch.zeros(1, 1)))
+            found = task_scores(network, queries, Candidates(items_BC, torch.zeros(1, 1)), {})
         torch.testing.assert_close(found["rating"][0, 0], expected[0, 0])

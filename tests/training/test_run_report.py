@@ -2,6 +2,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from raysys.evaluation.evaluate import Judge, examine
 from raysys.evaluation.outcomes import Kept, users_of, write_outcomes
 from raysys.evaluation.slices import ACTIVITY
 from raysys.runs import Run, RunRecord
+from raysys.tasks import TASKS
+from raysys.tasks.rating import Rating
 from raysys.training.report import run_facts, write_report
 from raysys.training.start import build_network
 
@@ -169,6 +172,30 @@ def test_a_run_without_a_retrieval_task_has_labels_alone(make_run):
     assert "that of training mean" in shown
     assert "There are no examples: nobody has a list" in shown
     assert "plot-slices" not in shown
+
+
+class Liked(Rating):
+    """The probability that a rating is 4 or more, untrained."""
+
+    predicts = "probability"
+
+    class Config(Rating.Config):
+        kind: Literal["liked"] = "liked"
+
+    def predict(self, logits):
+        return logits.sigmoid()
+
+
+def test_probabilities_have_a_reliability_plot(make_run, monkeypatch):
+    monkeypatch.setitem(TASKS, "liked", Liked)
+    run = make_run(tasks={"rating": {}, "liked": {}})
+    facts = run_facts(run)
+    assert set(facts.reliabilities) == {"liked"}
+    shown = facts.reliabilities["liked"]["as predicted"]
+    assert shown.error == pytest.approx(run.record.test["liked.ece"], abs=1e-6)
+    assert "<h2>Calibration of liked</h2>" in body(write_report(run))
+    (run.path / "outcomes" / "test.parquet").unlink()
+    assert run_facts(run).reliabilities == {}
 
 
 def test_a_run_without_users_to_evaluate_makes_a_page(make_run):

@@ -2,5 +2,6 @@
 
 from raysys.model.items.encoder import ItemEncoder
 from raysys.model.items.id import IdEmbedding
+from raysys.model.items.text import TextVectors
 
-ITEM_ENCODERS: dict[str, type[ItemEncoder]] = {"id": IdEmbedding}
+ITEM_ENCODERS: dict[str, type[ItemEncoder]] = {"id": IdEmbedding, "text": TextVectors}

