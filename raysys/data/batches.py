@@ -23,6 +23,11 @@ class Columns:
     numbers: Mapping[str, Tensor] = field(default_factory=dict)  # name -> f32 [*], NaN = unknown
     categories: Mapping[str, Tensor] = field(default_factory=dict)  # name -> i64 [*], or [*, M] for several values
 
+    def at(self, *place: Tensor) -> "Columns":
+        """Return the rows at indices."""
+        numbers = {name: values[place] for name, values in self.numbers.items()}
+        return Columns(numbers, {name: values[place] for name, values in self.categories.items()})
+
 
 @dataclass(frozen=True)
 class History:

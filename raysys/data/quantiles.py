@@ -1,5 +1,6 @@
 """Quantiles of numbers over the training period: the buckets in which models see them."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class Quantiles:
     items: Mapping[str, np.ndarray]
 
 
+@functools.lru_cache(maxsize=1)
 def training_quantiles(dataset: Dataset, count: int) -> Quantiles:
     """Return `count` quantiles of every number, evenly apart, over training events, their users and their items.
 
