@@ -16,6 +16,7 @@ from raysys.optimizer import build_optimizer, clip, learning_rate_at
 from raysys.tasks.multitask import MultiTask, StepLosses
 from raysys.training.average import WeightAverage
 from raysys.training.gram import task_gram
+from raysys.training.meter import BalanceMeter
 from raysys.training.parallel import Parallel
 from raysys.weighting import WEIGHTINGS
 
@@ -34,13 +35,15 @@ class Learner:
         ADAPTS[kind_of(config.adapt)](config.adapt).apply(network.recommender)
         weighting = WEIGHTINGS[kind_of(config.weighting)](config.weighting, tuple(config.tasks))
         self.weighting = weighting.to(parallel.device)
-        self.module = nn.ModuleDict({"network": self.network, "weighting": self.weighting})
-        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self.balance = BalanceMeter(tuple(config.tasks)).to(parallel.device)
+        self.module = nn.ModuleDict({"network": self.network, "weighting": self.weighting, "balance": self.balance})
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError(
                 f"adapt: {kind_of(config.adapt)}: nothing to train, because {', '.join(config.tasks)} has no head of "
                 "its own; use adapt: {kind: full} or add a task such as rating"
             )
+        self.weighting_parameters = list(self.weighting.parameters())
         self.optimizer = build_optimizer(self.module, config.optimizer)
         self.average = WeightAverage(self.network, config.training.average_decay)
         if config.training.compile:
@@ -60,8 +63,7 @@ class Learner:
         views = [self.network.prepare(part) for part in parts]
         counts_T = self.parallel.sum(torch.stack([self.network.counts(view) for view in views]).sum(dim=0))
         counts_T.clamp_(min=1)
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.optimizer.zero_grad()
         network = self._synchronised()
         losses = torch.zeros(1 + len(self.config.tasks), dtype=torch.float64, device=self.parallel.device)
         for at, view in enumerate(views):
@@ -70,15 +72,32 @@ class Learner:
         self._update(step)
         return losses
 
+    def end_epoch(self, losses_T: Sequence[float]) -> dict[str, float]:
+        """Tell the weighting an epoch's mean losses; return the epoch's means of weights and gradient cosines."""
+        self.weighting.end_epoch(torch.tensor(losses_T, dtype=torch.float64))
+        return self.balance.take()
+
     def _backward(self, network: nn.Module, views: tuple[Batch, ...], counts_T: Tensor) -> Tensor:
         """Add the gradient of one part of a step and return its share of the losses [1 + T]."""
         found = self._forward(network, views)
         means_T = self.parallel.sum(found.totals_T) / counts_T
         # Averaging over ranks divides by the world size, so this rank's share is scaled by it: the gradient of a
-        # mean over all valid targets. The value is the reduced mean, so that every rank weighs the same losses.
+        # mean over all valid targets. The value is the reduced mean to the last bit: every rank weighs the same losses.
         local_T = found.totals_T * self.parallel.world_size / counts_T
-        losses_T = local_T + (means_T - local_T).detach()
-        combined = self.weighting.combine(losses_T, lambda: task_gram(losses_T, found.shared_BLD, self.parallel))
+        losses_T = means_T + (local_T - local_T.detach())
+
+        def gram() -> Tensor:
+            if not found.shared_BLD.requires_grad:
+                raise UserError(
+                    f"weighting: {kind_of(self.config.weighting)} compares the tasks' gradients at the states they "
+                    f"share, and with adapt: {kind_of(self.config.adapt)} these are fixed; take another weighting"
+                )
+            gram_TT = task_gram(losses_T, found.shared_BLD, self.parallel)
+            self.balance.add_gram(gram_TT)
+            return gram_TT
+
+        combined = self.weighting.combine(losses_T, gram)
+        self.balance.add_weights(combined.weights_T)
         combined.total.backward()  # type: ignore[no-untyped-call]
         return torch.cat([combined.total.detach().reshape(1), means_T])
 
@@ -96,6 +115,8 @@ class Learner:
         config = self.config.optimizer
         if config.clip_norm is not None:
             clip(self.parameters, config.clip_norm)
+            if self.weighting_parameters:  # apart: a loss of 9 would else leave the network a ninth of its norm
+                clip(self.weighting_parameters, config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.total_steps, config)
         self.optimizer.step()

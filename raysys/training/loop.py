@@ -113,6 +113,7 @@ class TrainingLoop:
                     look()
                     self._save()
         metrics = {name: total / len(order) for name, total in position.loss_sums.items()}
+        metrics |= self.learner.end_epoch([metrics[f"loss/{task}"] for task in self.config.tasks])
         metrics |= {"users_per_second": users / max(time.perf_counter() - started, 1e-9)}
         self._end_epoch(metrics, bar)
 

@@ -19,7 +19,11 @@ class Combined:
 
 
 class Weighting(nn.Module):
-    """Combines task losses. A leaf: it knows names and numbers, no model."""
+    """Combines task losses. A leaf: it knows names and numbers, no model.
+
+    What it remembers are parameters, which the run's optimizer trains, and buffers: both are in every checkpoint. It
+    draws nothing from torch's generator, which differs between ranks, so every rank finds the same weights.
+    """
 
     Config: ClassVar[type[FrozenConfig]]
 
@@ -30,8 +34,11 @@ class Weighting(nn.Module):
 
     @abstractmethod
     def combine(self, losses_T: Tensor, gram: Callable[[], Tensor]) -> Combined:
-        """Combine losses that are already means over all ranks.
+        """Combine losses that are already means over all ranks, none below 0; 0 where a step has no valid target.
 
-        `gram` gives the [T, T] inner products of the task gradients at the shared representation; it costs a backward
-        pass per task, so only weightings that need it call it.
+        `gram` gives the [T, T] inner products of the task gradients at the shared representation, up to a factor; it
+        costs a backward pass per task, so only weightings that need it call it.
         """
+
+    def end_epoch(self, losses_T: Tensor) -> None:
+        """Take in the mean losses of an epoch that has ended, the same on every rank; by default nothing is done."""

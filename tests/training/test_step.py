@@ -184,9 +184,10 @@ def test_two_ranks_that_take_steps_in_parts_train_as_one_that_does_not(config_of
 
 MEMORY = """
 import json, random, torch
-from raysys.tasks.losses import full_softmax
+from raysys.tasks.losses import fast_precision, full_softmax
 
 torch.set_num_threads(1)
+precision = fast_precision(torch.device("cpu"))
 table = torch.randn(12_000, 64, requires_grad=True)
 
 def held():
@@ -195,7 +196,7 @@ def held():
 def steps(count):
     for _ in range(count):
         states = torch.randn(random.randint(100, 2500), 64, requires_grad=True)
-        full_softmax(states, table, torch.zeros(len(states), dtype=torch.long), torch.bfloat16).backward()
+        full_softmax(states, table, torch.zeros(len(states), dtype=torch.long), precision).backward()
     return held()
 
 random.seed(0)
