@@ -55,39 +55,31 @@ class PairEncoder(nn.Module):
 
     def __init__(self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int) -> None:
         super().__init__()
-        nothing = ColumnSchema()
-        users, items, context = (
-            getattr(schemas, side) if side in config.of else nothing for side in ("users", "items", "context")
+        self.columns = ItemColumns(schemas.items if "items" in config.of else ColumnSchema(), vocabulary_size)
+        there = {side: getattr(schemas, side) for side in config.of}
+        self.fields = nn.ModuleDict(
+            {side: FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
         )
-        self.columns = ItemColumns(items, vocabulary_size)
-        self.users, self.items, self.context = (FieldEncoder(part, config.width) for part in (users, items, context))
         self.item_id = nn.Embedding(vocabulary_size, config.width)
         nn.init.normal_(self.item_id.weight, std=0.05)
         self.norm = nn.LayerNorm(3 * width)
-        fields = 1 + sum(part.num_fields for part in (self.users, self.items, self.context))
-        self.out_width = 3 * width + fields * config.width
+        num_fields = 1 + sum(part.num_fields for part in self.fields.values())  # type: ignore[misc]
+        self.out_width: int = 3 * width + num_fields * config.width  # type: ignore[assignment]
         """E."""
 
     def observe(self, catalog: Catalog, quantiles: Quantiles) -> None:
         """Take the features of items, and the quantiles of all numbers over the training period."""
         self.columns.observe(catalog)
-        self.users.observe(quantiles.users)
-        self.items.observe(quantiles.items)
-        self.context.observe(quantiles.context)
+        for side, encoder in self.fields.items():
+            encoder.observe(getattr(quantiles, side))  # type: ignore[operator]
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Return [N, E]."""
         shape = pairs.items_N.shape
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
-        fields = [self.item_id(pairs.items_N)]
-        for encoder, columns in (
-            (self.users, pairs.users),
-            (self.items, self.columns(pairs.items_N)),
-            (self.context, pairs.context),
-        ):
-            if encoder.num_fields:
-                fields.append(encoder(columns, shape).flatten(-2))
-        return torch.cat([self.norm(torch.cat(vectors, dim=-1)), *fields], dim=-1)
+        columns = {"users": pairs.users, "items": self.columns(pairs.items_N), "context": pairs.context}
+        fields = [encoder(columns[side], shape).flatten(-2) for side, encoder in self.fields.items()]
+        return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields], dim=-1)
 
 
 class ItemColumns(nn.Module):

@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         return items
 
     def tokens(self, history: History, vectors: ItemVectors) -> Tensor:
-        """Return the vectors of the tokens [B, L, D]: their items', scaled up to what layers expect, and their fields'."""
+        """Return the vectors of the tokens [B, L, D]: those of items, scaled up, and those of further fields."""
         x_BLD = vectors(history.items_BL)
         x_BLD = x_BLD * x_BLD.shape[-1] ** 0.5
         return x_BLD if self.token_fields is None else x_BLD + self.token_fields(history)
