@@ -73,7 +73,7 @@ class _Recommender:
 
         torch.set_num_threads(1)
         self.run, self.split, self.k = Run.open(run), Split(split), k
-        self.reader = ShardReader(Dataset.open(dataset))
+        self.reader = ShardReader(Dataset.open(dataset), columns=True)
         self.scorer = ModelScorer(self.run.network)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -13,14 +13,8 @@ from raysys.data.reader import ShardReader
 @pytest.fixture(scope="session")
 def contract_dataset(tmp_path_factory) -> Dataset:
     """200 users with tastes and everything that may come of showing them something, in two shards."""
-    source = {
-        "format": "synthetic",
-        "table": "feedback",
-        "num_users": 200,
-        "num_items": 40,
-        "num_tastes": 4,
-        "events_per_user": 10,
-    }
+    size = {"num_users": 200, "num_items": 40, "num_tastes": 4, "events_per_user": 10}
+    source = {"format": "synthetic", "table": "feedback", **size}
     node = {"project": "contracts", **source, "split": {"kind": "leave_one_out"}, "events_per_shard": 1200}
     config = build(IngestConfig, node, "contracts")
     return ingest(config, tmp_path_factory.mktemp("contracts") / "dataset", each=in_process)

@@ -27,7 +27,7 @@ BESIDE = {"conversion": {"click": {}}}
 
 @pytest.fixture(params=list(TASKS))
 def network(request, contract_dataset):
-    """A model with this task and what it builds on; skipped where the task needs a label that the contract's data lacks."""
+    """A model with this task and what it builds on; skipped where the contract's data lacks a label for it."""
     torch.manual_seed(0)
     part = TASKS[request.param]
     backbone = {"kind": "sasrec" if part.anchored else "bert4rec"}

@@ -41,7 +41,7 @@ class Judge:
     @staticmethod
     def of(dataset: Dataset, config: EvaluationConfig, max_length: int, device: torch.device | None = None) -> "Judge":
         """Open the shards of a dataset for evaluation."""
-        return Judge(dataset, ShardReader(dataset), config, max_length, device or torch.device("cpu"))
+        return Judge(dataset, ShardReader(dataset, columns=True), config, max_length, device or torch.device("cpu"))
 
     def rows(self, split: Split) -> np.ndarray:
         """Return the rows to evaluate [U] i64, ascending: users of the split, at most `max_users` of them.

@@ -63,7 +63,7 @@ class PairEncoder(nn.Module):
         self.item_id = nn.Embedding(vocabulary_size, config.width)
         nn.init.normal_(self.item_id.weight, std=0.05)
         self.norm = nn.LayerNorm(3 * width)
-        num_fields = 1 + sum(part.num_fields for part in self.fields.values())  # type: ignore[misc]
+        num_fields = 1 + sum(part.num_fields for part in self.fields.values())
         self.out_width: int = 3 * width + num_fields * config.width  # type: ignore[assignment]
         """E."""
 

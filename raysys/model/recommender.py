@@ -131,7 +131,7 @@ class PairHead(nn.Module):
         schemas = ColumnSchemas(manifest.user_columns, manifest.item_columns, context)
         self.encoder = PairEncoder(config.fields, schemas, config.width, manifest.num_items + FIRST_ITEM)
         seen = SharingContext(self.encoder.out_width, tasks)
-        self.sharing = SHARINGS[kind_of(config.sharing)](config.sharing, seen)
+        self.sharing = SHARINGS[kind_of(config.sharing)](config.sharing, seen)  # type: ignore[arg-type]
 
     def observe(self, dataset: Dataset) -> None:
         """Take features of items and quantiles of numbers."""

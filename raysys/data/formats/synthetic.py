@@ -94,9 +94,8 @@ class Synthetic(EventFormat):
         keep = generator.random(len(users)) < _KEEP[config.table]
         requests = np.arange(len(users))
         if config.table == "feedback":
-            items = np.where(
-                generator.random(len(items)) < 0.5, generator.integers(config.num_items, size=len(items)), items
-            )
+            anything = generator.integers(config.num_items, size=len(items))
+            items = np.where(generator.random(len(items)) < 0.5, anything, items)
             stars = self._stars(generator, items, tastes[users])
         if config.table == "impression":  # beside each item that is clicked, one that is passed over
             others = generator.integers(config.num_items, size=len(items))

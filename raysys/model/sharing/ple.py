@@ -56,10 +56,13 @@ class _Level(nn.Module):
         everyone = config.num_shared + len(tasks) * config.num_own
         self.gate_of_all = nn.Linear(width, everyone) if mixes_all else None
 
+    def _own(self) -> list[tuple[str, nn.ModuleList]]:
+        return list(self.own.items())  # type: ignore[arg-type]
+
     def forward(self, x_NE: Tensor, inputs: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         seen = inputs or dict.fromkeys(("", *self.tasks), x_NE)
         shared = [one(seen[""]) for one in self.shared]
-        own = {task: [one(seen[task]) for one in self.own[task]] for task in self.tasks}  # type: ignore[union-attr]
+        own = {task: [one(seen[task]) for one in experts] for task, experts in self._own()}
         gates = {task: self.gates[task](seen[task]).softmax(-1) for task in self.tasks}
         out = {task: mixed(gates[task], torch.stack([*shared, *own[task]], dim=1)) for task in self.tasks}
         if self.gate_of_all is not None:
