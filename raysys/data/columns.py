@@ -26,8 +26,13 @@ class ColumnSchema(BaseModel):
     lists: dict[str, int] = {}
     """Of the categories with several values: the most that a row has."""
 
+    @property
+    def num_columns(self) -> int:
+        """How many there are."""
+        return len(self.numbers) + len(self.categories)
+
     def __bool__(self) -> bool:
-        return bool(self.numbers or self.categories)
+        return self.num_columns > 0
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,6 @@ class FieldEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.05)
         self.register_buffer("edges_GQ", torch.zeros(len(schema.numbers), NUM_QUANTILES))
 
-    @property
-    def num_fields(self) -> int:
-        """F."""
-        return len(self.offsets) - 1
-
     def observe(self, quantiles: Mapping[str, np.ndarray]) -> None:
         """Take the quantiles of the numbers over the training period."""
         for at, name in enumerate(self.schema.numbers):

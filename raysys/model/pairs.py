@@ -47,6 +47,7 @@ class Pairs:
     vectors_ND: Tensor  # of the items
     items_N: Tensor  # i64
     users: Columns  # [N]
+    items: Columns  # [N]
     context: Columns  # [N]
 
 
@@ -55,7 +56,6 @@ class PairEncoder(nn.Module):
 
     def __init__(self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.columns = ItemColumns(schemas.items if "items" in config.of else ColumnSchema(), vocabulary_size)
         there = {side: getattr(schemas, side) for side in config.of}
         self.fields = nn.ModuleDict(
             {side: FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
@@ -63,13 +63,12 @@ class PairEncoder(nn.Module):
         self.item_id = nn.Embedding(vocabulary_size, config.width)
         nn.init.normal_(self.item_id.weight, std=0.05)
         self.norm = nn.LayerNorm(3 * width)
-        num_fields = 1 + sum(part.num_fields for part in self.fields.values())
-        self.out_width: int = 3 * width + num_fields * config.width  # type: ignore[assignment]
+        num_fields = 1 + sum(schema.num_columns for schema in there.values())
+        self.out_width = 3 * width + num_fields * config.width
         """E."""
 
-    def observe(self, catalog: Catalog, quantiles: Quantiles) -> None:
-        """Take the features of items, and the quantiles of all numbers over the training period."""
-        self.columns.observe(catalog)
+    def observe(self, quantiles: Quantiles) -> None:
+        """Take the quantiles of all numbers over the training period."""
         for side, encoder in self.fields.items():
             encoder.observe(getattr(quantiles, side))  # type: ignore[operator]
 
@@ -77,8 +76,7 @@ class PairEncoder(nn.Module):
         """Return [N, E]."""
         shape = pairs.items_N.shape
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
-        columns = {"users": pairs.users, "items": self.columns(pairs.items_N), "context": pairs.context}
-        fields = [encoder(columns[side], shape).flatten(-2) for side, encoder in self.fields.items()]
+        fields = [encoder(getattr(pairs, side), shape).flatten(-2) for side, encoder in self.fields.items()]
         return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields], dim=-1)
 
 

@@ -24,7 +24,7 @@ from raysys.model.backbones.backbone import ModelContext
 from raysys.model.fields import NUM_QUANTILES
 from raysys.model.items import ITEM_ENCODERS
 from raysys.model.items.encoder import ItemEncoder, ItemVectors
-from raysys.model.pairs import ColumnSchemas, FieldsConfig, PairEncoder, Pairs
+from raysys.model.pairs import ColumnSchemas, FieldsConfig, ItemColumns, PairEncoder, Pairs
 from raysys.model.sharing import SHARINGS, Shared, SharingContext
 from raysys.model.tokens import TokenFields, TokensConfig
 
@@ -129,13 +129,19 @@ class PairHead(nn.Module):
         super().__init__()
         context = ColumnSchema(numbers=manifest.numbers, categories=manifest.categories)
         schemas = ColumnSchemas(manifest.user_columns, manifest.item_columns, context)
-        self.encoder = PairEncoder(config.fields, schemas, config.width, manifest.num_items + FIRST_ITEM)
+        size, kind = manifest.num_items + FIRST_ITEM, SHARINGS[kind_of(config.sharing)]
+        self.columns = ItemColumns(schemas.items if "items" in config.fields.of else ColumnSchema(), size)
+        self.encoder = PairEncoder(config.fields, schemas, config.width, size)
+        own = {task: PairEncoder(config.fields, schemas, config.width, size) for task in tasks if kind.own_fields}
+        self.own = nn.ModuleDict(own)
         seen = SharingContext(self.encoder.out_width, tasks)
-        self.sharing = SHARINGS[kind_of(config.sharing)](config.sharing, seen)  # type: ignore[arg-type]
+        self.sharing = kind(config.sharing, seen)  # type: ignore[arg-type]
 
     def observe(self, dataset: Dataset) -> None:
         """Take features of items and quantiles of numbers."""
-        self.encoder.observe(dataset.catalog, training_quantiles(dataset, NUM_QUANTILES))
+        self.columns.observe(dataset.catalog)
+        for encoder in (self.encoder, *self.own.values()):
+            encoder.observe(training_quantiles(dataset, NUM_QUANTILES))  # type: ignore[operator]
 
     def forward(self, encoded: Encoded, targets: Targets) -> Shared:
         """Return a view of each valid target for each task."""
@@ -146,9 +152,11 @@ class PairHead(nn.Module):
             vectors_ND=encoded.items(items_N),
             items_N=items_N,
             users=encoded.history.features.at(rows_N),
+            items=self.columns(items_N),
             context=targets.context.at(rows_N, columns_N),
         )
-        shared: Shared = self.sharing(self.encoder(pairs))
+        told = {"": self.encoder(pairs)} | {task: encoder(pairs) for task, encoder in self.own.items()}
+        shared: Shared = self.sharing(told)
         return shared
 
 

@@ -1,5 +1,6 @@
 """MMoE: multi-gate mixture of experts (Ma et al., 2018, KDD)."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -23,8 +24,9 @@ class MMoE(Sharing):
         self.experts = nn.ModuleList(expert(context.width, config) for _ in range(config.num_experts))
         self.gates = nn.ModuleDict({task: nn.Linear(context.width, config.num_experts) for task in context.tasks})
 
-    def forward(self, x_NE: Tensor) -> Shared:
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
         """Mix the experts for every task."""
+        x_NE = told[""]
         experts_NXH = torch.stack([one(x_NE) for one in self.experts], dim=1)
         gates = {task: gate(x_NE).softmax(-1) for task, gate in self.gates.items()}
         return Shared({task: mixed(weights_NX, experts_NXH) for task, weights_NX in gates.items()}, gates)

@@ -1,5 +1,6 @@
 """CGC and PLE: experts of all and experts of one task (Tang et al., 2020, RecSys)."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -30,15 +31,14 @@ class PLE(Sharing):
     def __init__(self, config: Config, context: SharingContext) -> None:
         super().__init__(config, context)
         widths = [context.width] + [config.hidden] * (config.num_levels - 1)
-        last = len(widths) - 1
+        last, self.tasks = len(widths) - 1, context.tasks
         self.levels = nn.ModuleList(_Level(config, context.tasks, width, at < last) for at, width in enumerate(widths))
 
-    def forward(self, x_NE: Tensor) -> Shared:
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
         """Go through the levels; the gates are those of the last one."""
-        inputs, gates = None, {}
+        inputs, gates = dict.fromkeys(("", *self.tasks), told[""]), {}
         for level in self.levels:
-            inputs, gates = level(x_NE, inputs)
-        assert inputs is not None
+            inputs, gates = level(inputs)
         return Shared({task: x for task, x in inputs.items() if task}, gates)
 
 
@@ -59,8 +59,7 @@ class _Level(nn.Module):
     def _own(self) -> list[tuple[str, nn.ModuleList]]:
         return list(self.own.items())  # type: ignore[arg-type]
 
-    def forward(self, x_NE: Tensor, inputs: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        seen = inputs or dict.fromkeys(("", *self.tasks), x_NE)
+    def forward(self, seen: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         shared = [one(seen[""]) for one in self.shared]
         own = {task: [one(seen[task]) for one in experts] for task, experts in self._own()}
         gates = {task: self.gates[task](seen[task]).softmax(-1) for task in self.tasks}

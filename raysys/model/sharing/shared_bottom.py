@@ -1,5 +1,6 @@
 """One layer for all tasks (Caruana, 1997, "Multitask Learning")."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -20,7 +21,7 @@ class SharedBottom(Sharing):
         self.tasks = context.tasks
         self.bottom = expert(context.width, config)
 
-    def forward(self, x_NE: Tensor) -> Shared:
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
         """Run the layer once."""
-        shared_NH = self.bottom(x_NE)
+        shared_NH = self.bottom(told[""])
         return Shared(dict.fromkeys(self.tasks, shared_NH))

@@ -45,6 +45,8 @@ class Sharing(nn.Module):
     """Gives each point-wise task its own view of a pair."""
 
     Config: ClassVar[type[SharingConfig]]
+    own_fields: ClassVar[bool] = False
+    """Whether every task embeds the fields for itself too."""
 
     @abstractmethod
     def __init__(self, config: SharingConfig, context: SharingContext) -> None:
@@ -52,8 +54,11 @@ class Sharing(nn.Module):
         super().__init__()
 
     @abstractmethod
-    def forward(self, x_NE: Tensor) -> Shared:
-        """Return a view [N, H] for every task."""
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+        """Return a view [N, H] for every task.
+
+        `told` is [N, E] for all tasks under the empty name and, with `own_fields`, for each under its own.
+        """
 
 
 def expert(width: int, config: SharingConfig) -> nn.Module:
