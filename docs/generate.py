@@ -23,6 +23,7 @@ from raysys.evaluation.calibration import CALIBRATIONS
 from raysys.model.adapt import ADAPTS
 from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS
+from raysys.model.sharing import SHARINGS
 from raysys.optimizer import OPTIMIZERS
 from raysys.tasks import TASKS
 from raysys.tasks.objectives import OBJECTIVES
@@ -44,6 +45,7 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "Splits (`split`)": SPLITS,
     "Item encoders (`model.items`)": ITEM_ENCODERS,
     "Backbones (`model.backbone`)": BACKBONES,
+    "What point-wise tasks share (`model.sharing`)": SHARINGS,
     "What trains (`adapt`)": ADAPTS,
     "Tasks (`tasks`)": TASKS,
     "Losses of retrieval tasks (`loss`)": OBJECTIVES,

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysys import cluster
-from raysys.data.batches import ShardReader, make_queries
+from raysys.data.batches import make_queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.ranking import ModelScorer, recommend
@@ -72,7 +73,7 @@ class _Recommender:
 
         torch.set_num_threads(1)
         self.run, self.split, self.k = Run.open(run), Split(split), k
-        self.reader = ShardReader(Dataset.open(dataset))
+        self.reader = ShardReader(Dataset.open(dataset), columns=True)
         self.scorer = ModelScorer(self.run.network)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

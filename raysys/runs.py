@@ -138,7 +138,8 @@ class Run:
         """Return the k best items after a history of item ids, oldest first; unknown ids are passed over."""
         import numpy as np
 
-        from raysys.data.batches import history_rows, make_queries
+        from raysys.data.batches import make_queries
+        from raysys.data.reader import history_rows
         from raysys.data.schema import Split
         from raysys.evaluation.ranking import ModelScorer, recommend
 

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from raysys.data.batches import Queries, history_rows, make_queries
+from raysys.data.batches import Queries, make_queries
+from raysys.data.reader import history_rows
 from raysys.data.schema import Split
 from raysys.evaluation.baselines.popularity import PopularityScorer
 from raysys.evaluation.ranking import Candidates, ModelScorer, recommend

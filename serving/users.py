@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysys.data.batches import ShardReader, UserRows
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
+from raysys.data.reader import ShardReader, UserRows
 from raysys.errors import UserError
 
 
@@ -35,7 +35,7 @@ class Histories:
         parts = [read_arrow(shard)["user_id"] for shard in dataset.shard_paths]
         user_ids = pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string())
         order = pc.sort_indices(user_ids).to_numpy().astype(np.int32)
-        return Histories(ShardReader(dataset), user_ids, order)
+        return Histories(ShardReader(dataset, columns=True), user_ids, order)
 
     def __len__(self) -> int:
         """Number of users."""

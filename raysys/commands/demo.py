@@ -158,7 +158,7 @@ def _ask(url: str, dataset: "Dataset") -> None:
     import httpx
     import numpy as np
 
-    from raysys.data.batches import ShardReader
+    from raysys.data.reader import ShardReader
     from raysys.progress import console
 
     console.rule(f"serve: {url}", align="left")

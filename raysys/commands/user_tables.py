@@ -12,12 +12,12 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from raysys.commands.dataset_tables import grid
-from raysys.data.batches import ShardReader, UserRows
 from raysys.data.catalog import Catalog
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
 from raysys.data.privacy import Pseudonymise, key_check, pseudonym
 from raysys.data.profile import MARKS, moment
+from raysys.data.reader import ShardReader, UserRows
 from raysys.data.schema import FIRST_ITEM
 from raysys.data.vocabulary import Vocabulary
 from raysys.data.wording import printable
@@ -62,14 +62,14 @@ def find_user(dataset: Dataset, user_id: str) -> np.ndarray:
 
 def user_tables(dataset: Dataset, rows: np.ndarray, most: int) -> Iterator[RenderableType]:
     """Yield the users of dataset rows [U], each with its `most` newest events."""
-    reader, catalog = ShardReader(dataset), dataset.catalog
+    reader, catalog = ShardReader(dataset, columns=True), dataset.catalog
     values = {name: dataset.category_values(name) for name in dataset.manifest.categories}
     for row, user in zip(rows, reader.user_ids(rows).to_pylist() if len(rows) else [], strict=True):
-        events = reader.rows(np.array([row]), context=True)
+        events = reader.rows(np.array([row]))
         counts = {name: int(np.sum(events.marks == mark)) for mark, name in MARKS.items()}
         parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
         yield Text(printable(f"user {user}: {len(events.items):,} events ({parts})"), style="bold")
-        yield from _features(dataset.path / "users.arrow", int(row))
+        yield from _features(dataset.users_path, int(row))
         hidden = len(events.items) - most
         if hidden > 0:
             yield Text(f"{hidden:,} earlier events are not shown", style="dim")
@@ -92,8 +92,8 @@ def _table(
     lines = []
     for at, item in zip(shown, _items(catalog, rows.items[shown.start : shown.stop]), strict=True):
         time = moment(int(rows.times[at])) if manifest.time_range and rows.times[at] else f"{at + 1:,}"
-        numbers = [_shown(float(column[at])) for column in (*rows.labels.values(), *rows.numbers.values())]
-        codes = [int(rows.categories[name][at]) - FIRST_ITEM for name in values]
+        numbers = [_shown(float(column[at])) for column in (*rows.labels.values(), *rows.context.numbers.values())]
+        codes = [int(rows.context.categories[name][at]) - FIRST_ITEM for name in values]
         named = [v.item_ids[c].as_py() if c >= 0 else "-" for v, c in zip(values.values(), codes, strict=True)]
         mark = MARKS[rows.marks[at]]
         event = manifest.event_names[rows.events[at]]

@@ -3,17 +3,18 @@
 import pytest
 
 from raysys.configfile import build
-from raysys.data.batches import ShardReader
 from raysys.data.config import IngestConfig
 from raysys.data.dataset import Dataset
 from raysys.data.ingest import ingest
 from raysys.data.line import in_process
+from raysys.data.reader import ShardReader
 
 
 @pytest.fixture(scope="session")
 def contract_dataset(tmp_path_factory) -> Dataset:
-    """200 users with planted order and ratings, in two shards."""
-    source = {"format": "synthetic", "num_users": 200, "num_items": 40, "num_tastes": 4, "events_per_user": 10}
+    """200 users with tastes and everything that may come of showing them something, in two shards."""
+    size = {"num_users": 200, "num_items": 40, "num_tastes": 4, "events_per_user": 10}
+    source = {"format": "synthetic", "table": "feedback", **size}
     node = {"project": "contracts", **source, "split": {"kind": "leave_one_out"}, "events_per_shard": 1200}
     config = build(IngestConfig, node, "contracts")
     return ingest(config, tmp_path_factory.mktemp("contracts") / "dataset", each=in_process)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from raysys.data.batches import ShardReader, make_queries
+from raysys.data.batches import make_queries
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.evaluation.baselines import BASELINES
 

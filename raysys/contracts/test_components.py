@@ -14,6 +14,7 @@ from raysys.evaluation.calibration import CALIBRATIONS
 from raysys.model.adapt import ADAPTS
 from raysys.model.backbones import BACKBONES
 from raysys.model.items import ITEM_ENCODERS
+from raysys.model.sharing import SHARINGS
 from raysys.optimizer import OPTIMIZERS
 from raysys.tasks import TASKS
 from raysys.tasks.objectives import OBJECTIVES
@@ -24,6 +25,7 @@ REGISTRIES = {
     "SPLITS": (SPLITS, "kind"),
     "ITEM_ENCODERS": (ITEM_ENCODERS, "kind"),
     "BACKBONES": (BACKBONES, "kind"),
+    "SHARINGS": (SHARINGS, "kind"),
     "ADAPTS": (ADAPTS, "kind"),
     "TASKS": (TASKS, "kind"),
     "OBJECTIVES": (OBJECTIVES, "kind"),
@@ -33,7 +35,7 @@ REGISTRIES = {
     "WEIGHTINGS": (WEIGHTINGS, "kind"),
 }
 PARTS = [(name, kind) for name, (registry, _) in REGISTRIES.items() for kind in registry]
-REQUIRED = {"path": "somewhere", "valid_from": "2026-01-01", "test_from": "2026-02-01"}
+REQUIRED = {"path": "somewhere", "label": "click", "valid_from": "2026-01-01", "test_from": "2026-02-01"}
 
 
 def _config(registry: str, kind: str) -> FrozenConfig:

@@ -15,17 +15,27 @@ from raysys.tasks.multitask import LazyLogits, MultiTask
 from raysys.tasks.task import Retrieves, ScoresPairs, Task
 
 LENGTH = 12
+NEEDED = {
+    "binary": {"label": "click"},
+    "conversion": {"label": "purchase"},
+    "watch_time": {"duration": "duration"},
+}
+"""What a task cannot do without, in terms of the contract's data."""
+BESIDE = {"conversion": {"click": {}}}
+"""Tasks that another one builds on."""
 
 
 @pytest.fixture(params=list(TASKS))
 def network(request, contract_dataset):
-    """A model with this task alone; skipped where the task needs a label that the contract's data lacks."""
+    """A model with this task and what it builds on; skipped where the contract's data lacks a label for it."""
     torch.manual_seed(0)
     part = TASKS[request.param]
     backbone = {"kind": "sasrec" if part.anchored else "bert4rec"}
     model = ModelConfig(width=16, max_length=LENGTH, dropout=0.0, backbone=backbone)
     try:
-        network = MultiTask(model, {"it": part.Config()}, contract_dataset.manifest).eval()
+        tasks = {name: TASKS[name].Config(**settings) for name, settings in BESIDE.get(request.param, {}).items()}
+        tasks["it"] = part.Config(**NEEDED.get(request.param, {}))
+        network = MultiTask(model, tasks, contract_dataset.manifest).eval()
     except UserError as error:
         pytest.skip(f"the contract's data cannot serve it: {error}")
     network.observe(contract_dataset)
@@ -41,13 +51,12 @@ def _task(network) -> Task:
 
 
 def _view(network, batch):
-    (view,) = network.prepare(batch)
-    return view
+    return network.prepare(batch)[-1]
 
 
 def _total_and_count(network, batch):
     views = network.prepare(batch)
-    return network(views).totals_T.squeeze(0), network.counts(views).squeeze(0)
+    return network(views).totals_T[-1], network.counts(views)[-1]
 
 
 def test_logits_are_one_per_target(network, contract_reader):

@@ -3,33 +3,30 @@
 Legend of shapes: B users, L history positions, C targets, N flat (row, item) pairs. Histories are padded at the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raysys.data.dataset import Dataset
-from raysys.data.files import read_arrow
-from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX, PAD, UNKNOWN, Split
+from raysys.data.columns import Values
+from raysys.data.reader import UserRows
+from raysys.data.schema import PAD, UNKNOWN, Split
 
 
 @dataclass(frozen=True)
-class UserRows:
-    """Events of some users as flat arrays: what a shard holds, and what serving makes of a request."""
+class Columns:
+    """Numbers and categories by name; what is not there is unknown."""
 
-    offsets: np.ndarray  # [B + 1] i64
-    items: np.ndarray  # [E] i32, vocabulary index
-    events: np.ndarray  # [E] i8, index into the manifest's event names
-    times: np.ndarray  # [E] i64, ms
-    marks: np.ndarray  # [E] i8, Split
-    labels: Mapping[str, np.ndarray]  # name -> [E] f32, NaN = unknown
-    users: np.ndarray  # [B] i64, row of the dataset; -1 where there is none
-    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> [E] f32, NaN = unknown
-    categories: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> [E] i32, UNKNOWN where it is unknown
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)  # name -> f32 [*], NaN = unknown
+    categories: Mapping[str, Tensor] = field(default_factory=dict)  # name -> i64 [*], or [*, M] for several values
+
+    def at(self, *place: Tensor) -> "Columns":
+        """Return the rows at indices."""
+        numbers = {name: values[place] for name, values in self.numbers.items()}
+        return Columns(numbers, {name: values[place] for name, values in self.categories.items()})
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,9 @@ class History:
     times_BL: Tensor  # i64, ms
     mask_BL: Tensor  # bool, true on tokens
     users_B: Tensor  # i64, row of the dataset; -1 where there is none
+    labels: Mapping[str, Tensor] = field(default_factory=dict)  # name -> [B, L] f32, NaN = unknown
+    context: Columns = field(default_factory=Columns)  # of the tokens [B, L]
+    features: Columns = field(default_factory=Columns)  # of the users [B]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Targets:
     times_BC: Tensor  # i64, ms
     mask_BC: Tensor  # bool, true on targets
     labels: Mapping[str, Tensor]  # name -> [B, C] f32, NaN = unknown
+    context: Columns = field(default_factory=Columns)  # [B, C]
 
 
 @dataclass(frozen=True)
@@ -86,71 +87,6 @@ class Queries:
         return self if device.type == "cpu" else _move(self, device)
 
 
-class ShardReader:
-    """Random access to the rows of a dataset through memory maps."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        manifest = dataset.manifest
-        self.is_history = np.array([name in manifest.history for name in manifest.event_names] or [True])
-        self._names = ["items", "events", "times", "marks", *(LABEL_PREFIX + label for label in manifest.labels)]
-        self._context = [NUMBER_PREFIX + name for name in manifest.numbers]
-        self._context += [CATEGORY_PREFIX + name for name in manifest.categories]
-        self._tables = [read_arrow(path) for path in dataset.shard_paths]
-        self._first_row = np.cumsum([0, *(table.num_rows for table in self._tables)])
-        self._lists = [{name: _flat(table[name]) for name in self._names} for table in self._tables]
-
-    @property
-    def shard_of_row(self) -> np.ndarray:
-        """Shard of every row of the dataset [U]."""
-        return np.repeat(np.arange(len(self._tables)), np.diff(self._first_row))
-
-    def user_ids(self, rows: np.ndarray) -> pa.Array:
-        """Return the user ids of dataset rows."""
-        columns = pa.chunked_array([table["user_id"].chunk(0) for table in self._tables if table.num_rows])
-        return columns.take(pa.array(rows)).combine_chunks()
-
-    def rows(self, rows: np.ndarray, context: bool = False) -> UserRows:
-        """Gather the events of dataset rows [B], in their order; numbers and categories only with `context`."""
-        shards = np.searchsorted(self._first_row, rows, side="right") - 1
-        starts, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        for shard in np.unique(shards):
-            here = shards == shard
-            offsets, local = self._lists[shard]["items"][0], rows[here] - self._first_row[shard]
-            starts[here], lengths[here] = offsets[local], offsets[local + 1] - offsets[local]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        source, owner = np.repeat(starts, lengths) + within, np.repeat(shards, lengths)
-        flat = {name: self._gather(name, source, owner) for name in self._names + (self._context if context else [])}
-        known = (flat["items"], flat["events"], flat["times"], flat["marks"], _named(flat, LABEL_PREFIX))
-        return UserRows(offsets, *known, rows, _named(flat, NUMBER_PREFIX), _named(flat, CATEGORY_PREFIX))
-
-    def _gather(self, name: str, source: np.ndarray, owner: np.ndarray) -> np.ndarray:
-        shards = np.unique(owner)
-        if len(shards) == 1:
-            return self._values(shards[0], name)[source]
-        values = np.empty(len(source), self._values(0, name).dtype)
-        for shard in shards:
-            here = owner == shard
-            values[here] = self._values(shard, name)[source[here]]
-        return values
-
-    def _values(self, shard: int, name: str) -> np.ndarray:
-        lists = self._lists[shard]
-        if name not in lists:  # context: mapped when it is first asked for
-            lists[name] = _flat(self._tables[shard][name])
-        return lists[name][1]
-
-
-def history_rows(histories: Sequence[np.ndarray], events: Sequence[np.ndarray] | None = None) -> UserRows:
-    """Return users whose whole past is a list of item indices: what a request carries, in the shape of a shard."""
-    lengths = np.array([len(history) for history in histories], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    items = np.concatenate([np.zeros(0, np.int32), *histories]).astype(np.int32)
-    kinds = np.zeros(len(items), np.int8) if events is None else np.concatenate([np.zeros(0, np.int8), *events])
-    zeros = np.zeros(len(items), np.int64)
-    return UserRows(offsets, items, kinds.astype(np.int8), zeros, zeros.astype(np.int8), {}, np.full(len(lengths), -1))
-
-
 def make_batch(
     rows: UserRows,
     split: Split,
@@ -182,9 +118,7 @@ def make_batch(
     place = (view.row[targets], column)
 
     def spread(values: np.ndarray, fill: float, kind: torch.dtype = torch.int64) -> Tensor:
-        out = torch.full(shape, fill, dtype=kind)
-        out[place] = torch.from_numpy(values[targets]).to(kind)
-        return out
+        return _spread(values[targets], place, shape, fill, kind)
 
     return Batch(
         view.history(first, last),
@@ -194,7 +128,8 @@ def make_batch(
             events_BC=spread(rows.events, 0),
             times_BC=spread(rows.times, 0),
             mask_BC=spread(np.ones(len(anchor), np.int64), 0).bool(),
-            labels={name: spread(values, torch.nan, torch.float32) for name, values in rows.labels.items()},
+            labels=_numbers(rows.labels, targets, place, shape),
+            context=_columns(rows.context, targets, place, shape),
         ),
         key,
     )
@@ -241,13 +176,21 @@ class _View:
         place = (self.row[chosen], (self.before - first[self.row])[chosen])
 
         def spread(values: np.ndarray) -> Tensor:
-            out = np.zeros(shape, np.int64)
-            out[place] = values[chosen]
-            return torch.from_numpy(out)
+            return _spread(values[chosen], place, shape, 0, torch.int64)
 
-        mask = torch.from_numpy(np.arange(shape[1]) < lengths[:, None])
-        users = torch.from_numpy(rows.users)
-        return History(spread(rows.items), spread(rows.events), spread(rows.times), mask, users)
+        return History(
+            items_BL=spread(rows.items),
+            events_BL=spread(rows.events),
+            times_BL=spread(rows.times),
+            mask_BL=torch.from_numpy(np.arange(shape[1]) < lengths[:, None]),
+            users_B=torch.from_numpy(rows.users),
+            labels=_numbers(rows.labels, chosen, place, shape),
+            context=_columns(rows.context, chosen, place, shape),
+            features=Columns(
+                {name: torch.from_numpy(values) for name, values in rows.features.numbers.items()},
+                {name: torch.from_numpy(values).long() for name, values in rows.features.categories.items()},
+            ),
+        )
 
 
 def _running(flags: np.ndarray, row: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -257,16 +200,27 @@ def _running(flags: np.ndarray, row: np.ndarray, offsets: np.ndarray) -> np.ndar
     return total - at_start[row]
 
 
-def _named(flat: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): values for name, values in flat.items() if name.startswith(prefix)}
+_Place = tuple[np.ndarray, np.ndarray]
 
 
-def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    lists = column.chunk(0) if column.num_chunks else column.combine_chunks()
-    values = lists.values
-    kind = np.float32 if pa.types.is_floating(values.type) else None
-    numbers = values.to_numpy(zero_copy_only=values.null_count == 0)  # null labels become NaN
-    return lists.offsets.to_numpy(), numbers.astype(kind, copy=False) if kind else numbers
+def _spread(values: np.ndarray, place: _Place, shape: tuple[int, int], fill: float, kind: torch.dtype) -> Tensor:
+    """Put values at their (row, column) of a tensor that is `fill` elsewhere."""
+    out = torch.full(shape, fill, dtype=kind)
+    out[place] = torch.from_numpy(values).to(kind)
+    return out
+
+
+def _numbers(
+    named: Mapping[str, np.ndarray], chosen: np.ndarray, place: _Place, shape: tuple[int, int]
+) -> dict[str, Tensor]:
+    return {name: _spread(values[chosen], place, shape, torch.nan, torch.float32) for name, values in named.items()}
+
+
+def _columns(context: Values, chosen: np.ndarray, place: _Place, shape: tuple[int, int]) -> Columns:
+    categories = {
+        name: _spread(values[chosen], place, shape, PAD, torch.int64) for name, values in context.categories.items()
+    }
+    return Columns(_numbers(context.numbers, chosen, place, shape), categories)
 
 
 def _move(value: Any, device: torch.device) -> Any:

@@ -15,16 +15,18 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysys.data.catalog import Catalog
+from raysys.data.columns import ColumnSchema
 from raysys.data.files import read_arrow, write_bytes
 from raysys.data.schema import Split
 from raysys.data.vocabulary import Vocabulary
 from raysys.errors import UserError
 
 MANIFEST = "manifest.json"
+USERS = "users.arrow"
 SCHEMA_VERSION = 2
 _PARTS = {
     *("staging", "shards", "rejected", "log", "items", "values", "categories"),
-    *("vocabulary.arrow", "catalog.arrow", "users.arrow", "rows.arrow", "lanes.json", "files.json"),
+    *("vocabulary.arrow", "catalog.arrow", USERS, "rows.arrow", "lanes.json", "files.json"),
 }
 
 
@@ -53,6 +55,10 @@ class Manifest(BaseModel):
     """Numbers of the context that events carry."""
     categories: dict[str, int] = {}
     """Categories of the context that events carry: size of each one's index, PAD and UNKNOWN included."""
+    user_columns: ColumnSchema = ColumnSchema()
+    """Features of users."""
+    item_columns: ColumnSchema = ColumnSchema()
+    """Features of items."""
     shards: tuple[str, ...]
     time_range: tuple[int, int] | None
     """First and last event, ms; null where the logs have no times."""
@@ -124,6 +130,11 @@ class Dataset:
     def rows(self) -> pa.Table:
         """Event and token counts per user (ROWS), in shard order."""
         return read_arrow(self.path / "rows.arrow")
+
+    @property
+    def users_path(self) -> Path:
+        """The features of users, in shard order; the file is there where the dataset has some."""
+        return self.path / USERS
 
     @property
     def shard_paths(self) -> list[Path]:

@@ -17,12 +17,11 @@ import pyarrow.parquet as pq
 from raysys.data.append import LANES, read_lanes
 from raysys.data.audit import taught
 from raysys.data.catalog import Catalog
-from raysys.data.dataset import MANIFEST, Dataset, Manifest, alone, category_path, replace_version, versions
+from raysys.data.dataset import MANIFEST, USERS, Dataset, Manifest, alone, category_path, replace_version, versions
 from raysys.data.files import ArrowParts, digest_of, link_or_copy, read_arrow, write_arrow, write_bytes
 from raysys.data.hashing import hash_ids
 from raysys.data.passes.encode import manifest_digest
 from raysys.data.passes.plan import buckets_of
-from raysys.data.passes.users import USERS
 from raysys.data.privacy import Pseudonymise, key_check, pseudonym
 from raysys.data.schema import LABEL_PREFIX, Split
 from raysys.errors import UserError

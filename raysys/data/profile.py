@@ -50,7 +50,7 @@ def profile(dataset: Dataset) -> Profile:
         scan.add(read_arrow(path))
     cells = max(manifest.num_users * manifest.num_items, 1)
     rows = {"read": manifest.rows, "kept": manifest.kept, "rejected": manifest.rejected, "cleaned": manifest.cleaned}
-    users = dataset.path / "users.arrow"
+    users = dataset.users_path
     return Profile(
         path=str(dataset.path),
         project=manifest.project,

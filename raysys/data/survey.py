@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 from raysys.data.append import FILES, LANES, read_files, read_lanes
 from raysys.data.audit import audit_catalog, audit_features
 from raysys.data.catalog import Catalog, vocabularies
-from raysys.data.dataset import Dataset, Manifest, category_path
+from raysys.data.columns import column_schema
+from raysys.data.dataset import USERS, Dataset, Manifest, category_path
 from raysys.data.files import ArrowParts, digest_of, read_arrow, write_bytes
 from raysys.data.inventory import Inventory, shard_fields
 from raysys.data.passes.encode import manifest_digest
 from raysys.data.passes.plan import NUM_BUCKETS, Plan, Survey, lane_bounds, read_begins, read_summaries, spilled
 from raysys.data.passes.route import too_many_events
-from raysys.data.passes.users import USERS
 from raysys.data.privacy import key_check
 from raysys.data.schema import MAX_EVENT_NAMES, ROWS
 from raysys.data.splitting import SPLITS
@@ -215,6 +215,8 @@ def _manifest(
         label_means={label: float(total / max(count, 1)) for label, (total, count) in totals.items()},
         numbers=fields.numbers,
         categories={name: len(vocabulary) for name, vocabulary in sizes.items()},
+        user_columns=column_schema(read_arrow(plan.version / USERS) if USERS in learned else None),
+        item_columns=column_schema(read_arrow(plan.version / "catalog.arrow")),
         shards=tuple(summary["shard"] for summary in summaries),
         time_range=(min(times), max(times)) if times else None,
         rows=rows,

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from raysys.component import kind_of
-from raysys.data.batches import Batch, Queries, ShardReader, make_batch, make_queries
+from raysys.data.batches import Batch, Queries, make_batch, make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.hashing import hash_ids
+from raysys.data.reader import ShardReader
 from raysys.data.schema import UNKNOWN, Split
 from raysys.evaluation.baselines import BASELINES
 from raysys.evaluation.baselines.popularity import Popularity
@@ -40,7 +41,7 @@ class Judge:
     @staticmethod
     def of(dataset: Dataset, config: EvaluationConfig, max_length: int, device: torch.device | None = None) -> "Judge":
         """Open the shards of a dataset for evaluation."""
-        return Judge(dataset, ShardReader(dataset), config, max_length, device or torch.device("cpu"))
+        return Judge(dataset, ShardReader(dataset, columns=True), config, max_length, device or torch.device("cpu"))
 
     def rows(self, split: Split) -> np.ndarray:
         """Return the rows to evaluate [U] i64, ascending: users of the split, at most `max_users` of them.

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysys.data.batches import Queries, ShardReader, make_queries
+from raysys.data.batches import Queries, make_queries
 from raysys.data.catalog import Catalog
 from raysys.data.hashing import hash_ids
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.data.vocabulary import Vocabulary
 from raysys.evaluation.outcomes import Kept

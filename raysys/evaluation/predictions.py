@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysys.data.batches import ShardReader, make_queries
+from raysys.data.batches import make_queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import PAD, Split
 from raysys.errors import UserError
 from raysys.evaluation.evaluate import Judge, make_report, measured, outcomes_of, rank_users, retrieving_task

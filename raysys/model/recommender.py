@@ -5,7 +5,7 @@ Legend of shapes, here and wherever tensors carry a suffix:
     N  flat rows              V  vocabulary (PAD and UNKNOWN included)          K  recommendations
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
@@ -14,13 +14,19 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
-from raysys.data.batches import History
-from raysys.data.dataset import Dataset
+from raysys.data.batches import History, Targets
+from raysys.data.columns import ColumnSchema
+from raysys.data.dataset import Dataset, Manifest
+from raysys.data.quantiles import training_quantiles
 from raysys.data.schema import FIRST_ITEM
 from raysys.model.backbones import BACKBONES
 from raysys.model.backbones.backbone import ModelContext
+from raysys.model.fields import NUM_QUANTILES
 from raysys.model.items import ITEM_ENCODERS
 from raysys.model.items.encoder import ItemEncoder, ItemVectors
+from raysys.model.pairs import ColumnSchemas, FieldsConfig, ItemColumns, PairEncoder, Pairs
+from raysys.model.sharing import SHARINGS, Shared, SharingContext
+from raysys.model.tokens import TokenFields, TokensConfig
 
 ItemsConfig = dict[str, Annotated[FrozenConfig, OneOf(ITEM_ENCODERS)]]
 BackboneConfig = Annotated[FrozenConfig, OneOf(BACKBONES, default="sasrec")]
@@ -42,7 +48,13 @@ class ModelConfig(FrozenConfig):
     unit_items: bool = False
     """Scale item vectors to length 1, so that no item is favoured by the length of its vector. Goes with a task's
     `temperature`; on sparse logs it takes fewer epochs and ends higher."""
+    tokens: TokensConfig = TokensConfig()
     backbone: BackboneConfig = Field({"kind": "sasrec"}, validate_default=True)
+    fields: FieldsConfig = FieldsConfig()
+    sharing: Annotated[FrozenConfig, OneOf(SHARINGS, default="shared_bottom")] = Field(
+        {"kind": "shared_bottom"}, validate_default=True
+    )
+    """What point-wise tasks share between states and their own towers; retrieval tasks go without."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,9 @@ class Encoded:
     start_BD: Tensor
     """State before the first token: learned, or the user's own where the backbone keeps users."""
     items: ItemVectors
+    history: History
+    pair_head: "PairHead | None" = None
+    _shared: dict[int, tuple[Targets, Shared]] = field(default_factory=dict, repr=False, compare=False)
 
     def state_before(self, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
         """Return states [B, C, D] at the anchors of targets, -1 giving the start state; [N, D] of the valid ones only.
@@ -67,6 +82,13 @@ class Encoded:
             anchors = anchor_BC[rows, columns]
         states = self.states_BLD[rows, anchors.clamp(min=0)]
         return torch.where((anchors >= 0).unsqueeze(-1), states, self.start_BD[rows])
+
+    def shared(self, targets: Targets) -> Shared:
+        """Return what point-wise tasks get of the targets, rows in the order of `mask_BC.nonzero()`; made once."""
+        if id(targets) not in self._shared:
+            assert self.pair_head is not None, "built without point-wise tasks"
+            self._shared[id(targets)] = targets, self.pair_head(self, targets)
+        return self._shared[id(targets)][1]
 
 
 class ItemTower(nn.Module):
@@ -100,20 +122,74 @@ class ItemTower(nn.Module):
         return F.normalize(vectors, dim=-1) if self.unit else vectors
 
 
+class PairHead(nn.Module):
+    """From targets to what the towers of point-wise tasks get: the pairs are put together, then shared."""
+
+    def __init__(self, config: ModelConfig, manifest: Manifest, tasks: tuple[str, ...]) -> None:
+        super().__init__()
+        context = ColumnSchema(numbers=manifest.numbers, categories=manifest.categories)
+        schemas = ColumnSchemas(manifest.user_columns, manifest.item_columns, context)
+        size, kind = manifest.num_items + FIRST_ITEM, SHARINGS[kind_of(config.sharing)]
+        self.columns = ItemColumns(schemas.items if "items" in config.fields.of else ColumnSchema(), size)
+        self.encoder = PairEncoder(config.fields, schemas, config.width, size)
+        own = {task: PairEncoder(config.fields, schemas, config.width, size) for task in tasks if kind.own_fields}
+        self.own = nn.ModuleDict(own)
+        seen = SharingContext(self.encoder.out_width, tasks)
+        self.sharing = kind(config.sharing, seen)  # type: ignore[arg-type]
+
+    def observe(self, dataset: Dataset) -> None:
+        """Take features of items and quantiles of numbers."""
+        self.columns.observe(dataset.catalog)
+        for encoder in (self.encoder, *self.own.values()):
+            encoder.observe(training_quantiles(dataset, NUM_QUANTILES))  # type: ignore[operator]
+
+    def forward(self, encoded: Encoded, targets: Targets) -> Shared:
+        """Return a view of each valid target for each task."""
+        rows_N, columns_N = targets.mask_BC.nonzero(as_tuple=True)
+        items_N = targets.items_BC[rows_N, columns_N]
+        pairs = Pairs(
+            states_ND=encoded.state_before(targets.anchor_BC, targets.mask_BC),
+            vectors_ND=encoded.items(items_N),
+            items_N=items_N,
+            users=encoded.history.features.at(rows_N),
+            items=self.columns(items_N),
+            context=targets.context.at(rows_N, columns_N),
+        )
+        told = {"": self.encoder(pairs)} | {task: encoder(pairs) for task, encoder in self.own.items()}
+        shared: Shared = self.sharing(told)
+        return shared
+
+
 class Recommender(nn.Module):
     """Encodes histories into states."""
 
-    def __init__(self, config: ModelConfig, vocabulary_size: int, num_users: int) -> None:
+    def __init__(self, config: ModelConfig, manifest: Manifest, pair_tasks: tuple[str, ...] = ()) -> None:
+        """Build for a dataset, with a head for point-wise tasks where there are some.
+
+        Raises:
+            ValueError: parts do not fit each other or the dataset.
+        """
         super().__init__()
-        context = ModelContext(config.width, config.max_length, config.dropout, num_users)
-        self.items = ItemTower(config, vocabulary_size)
+        tokens = TokenFields(config.tokens, manifest, config.width) if config.tokens else None
+        context = ModelContext(config.width, config.max_length, config.dropout, manifest.num_users, tokens)
+        self.items = ItemTower(config, manifest.num_items + FIRST_ITEM)
         self.backbone = BACKBONES[kind_of(config.backbone)](config.backbone, context)
+        if tokens is not None and self.backbone.per_user:
+            raise ValueError(f"model.tokens: the backbone {kind_of(config.backbone)} looks at items alone")
         self.start_D = None if self.backbone.per_user else nn.Parameter(torch.randn(config.width) * 0.02)
+        self.pair_head = PairHead(config, manifest, pair_tasks) if pair_tasks else None
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether batches have to bring the context of events and the features of users."""
+        return self.pair_head is not None or self.backbone.token_fields is not None
 
     def observe(self, dataset: Dataset) -> None:
-        """Let items and backbone take what they need of the training period."""
+        """Let the parts take what they need of the training period."""
         self.items.observe(dataset)
         self.backbone.observe(dataset)
+        if self.pair_head is not None:
+            self.pair_head.observe(dataset)
 
     def vectors(self) -> ItemVectors:
         """Return the item vectors that states are compared with."""
@@ -124,7 +200,8 @@ class Recommender(nn.Module):
         vectors = self.vectors()
         states_BLD = self.backbone(history, vectors)
         if self.start_D is not None:
-            return Encoded(states_BLD, self.start_D.expand(len(states_BLD), -1), vectors)
+            start_BD = self.start_D.expand(len(states_BLD), -1)
+            return Encoded(states_BLD, start_BD, vectors, history, self.pair_head)
         nothing = history.items_BL.new_zeros(len(states_BLD), 1)
         empty = History(nothing, nothing, nothing, nothing.bool(), history.users_B)
-        return Encoded(states_BLD, self.backbone(empty, vectors)[:, 0], vectors)
+        return Encoded(states_BLD, self.backbone(empty, vectors)[:, 0], vectors, history, self.pair_head)

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from raysys.component import FrozenConfig, kind_of
 from raysys.data.batches import Batch, Targets
 from raysys.data.dataset import Dataset, Manifest
+from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
 from raysys.model.recommender import Encoded, ModelConfig, Recommender
 from raysys.tasks import TASKS
+from raysys.tasks.pointwise import Pointwise
 from raysys.tasks.task import Retrieves, ScoresPairs, Task, TaskContext
 
 
@@ -34,22 +36,26 @@ class MultiTask(nn.Module):
             UserError: a task needs a label or event that the dataset does not have.
         """
         super().__init__()
-        vocabulary_size = manifest.num_items + 2
+        pairs = tuple(name for name, config in tasks.items() if issubclass(TASKS[kind_of(config)], Pointwise))
         try:
-            self.recommender = Recommender(model, vocabulary_size, manifest.num_users)
+            self.recommender = Recommender(model, manifest, pairs)
         except ValueError as error:
             raise UserError(str(error)) from None
         context = TaskContext(
             name="",
             width=model.width,
-            vocabulary_size=vocabulary_size,
+            vocabulary_size=manifest.num_items + FIRST_ITEM,
             event_names=manifest.event_names,
             history=manifest.history,
             labels=manifest.labels,
             label_means=manifest.label_means,
+            numbers=manifest.numbers,
+            shared_width=model.sharing.hidden,  # type: ignore[attr-defined]
         )
         heads = {name: TASKS[kind_of(config)](config, replace(context, name=name)) for name, config in tasks.items()}
         self.tasks = nn.ModuleDict(heads)
+        for task in heads.values():
+            task.link(heads)
         if self.recommender.backbone.bidirectional:
             self._refuse_anchored(kind_of(model.backbone))
 

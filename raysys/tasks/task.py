@@ -25,6 +25,10 @@ class TaskContext:
     history: tuple[str, ...]
     labels: tuple[str, ...]
     label_means: Mapping[str, float]
+    numbers: tuple[str, ...] = ()
+    """Numbers of the context that events carry."""
+    shared_width: int = 0
+    """H: width of what the towers of point-wise tasks get."""
 
 
 class Task(nn.Module):
@@ -40,6 +44,9 @@ class Task(nn.Module):
         """Build the head. Raises UserError where the data lacks what the task needs."""
         super().__init__()
         self.name = context.name
+
+    def link(self, tasks: Mapping[str, "Task"]) -> None:
+        """Find the tasks of the run that this one builds on; by default none. Raises UserError where one is missing."""
 
     def observe(self, dataset: Dataset) -> None:
         """Take the statistics of the training period that training needs; by default none. Called once, before."""

@@ -5,9 +5,10 @@ from collections.abc import Generator, Iterator, Sequence
 import numpy as np
 
 from raysys.config import RunConfig
-from raysys.data.batches import Batch, ShardReader, make_batch
+from raysys.data.batches import Batch, make_batch
 from raysys.data.dataset import Dataset
 from raysys.data.order import plan_epoch, rank_slice
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.tasks.draws import step_key
 from raysys.training.parallel import Parallel

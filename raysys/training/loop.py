@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from raysys.config import RunConfig
-from raysys.data.batches import ShardReader
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError, nearest
 from raysys.evaluation.evaluate import Judge, collect, merge, summarise
@@ -59,7 +59,7 @@ class TrainingLoop:
             torch.set_float32_matmul_precision("high")  # TF32
         self.on_epoch = on_epoch
         self.show = show and self.parallel.is_first
-        reader = ShardReader(dataset)
+        reader = ShardReader(dataset, columns=network.recommender.reads_columns)
         self.feed = Feed(config, dataset, reader, self.parallel)
         self.judge = Judge(dataset, reader, config.evaluation, config.model.max_length, self.parallel.device)
         self.total_steps = len(self.feed.order(0)) * config.training.epochs

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raysys.config import RunConfig
-from raysys.data.batches import ShardReader
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM
 from raysys.data.vocabulary import Vocabulary
 from raysys.errors import UserError

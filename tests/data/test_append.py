@@ -13,12 +13,12 @@ from shop_days import FIRST_DAY, SPLIT, shop_days, source_at, write_day
 
 from raysys.configfile import build
 from raysys.data.append import read_files, read_lanes
-from raysys.data.batches import ShardReader
 from raysys.data.config import IngestConfig
 from raysys.data.dataset import Dataset, versions
 from raysys.data.files import read_arrow
 from raysys.data.ingest import ingest
 from raysys.data.line import in_process
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
 

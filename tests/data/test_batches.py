@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysys.data.batches import ShardReader, UserRows, history_rows, make_batch, make_queries
+from raysys.data.batches import make_batch, make_queries
 from raysys.data.dataset import Dataset, Manifest
 from raysys.data.files import write_arrow
+from raysys.data.reader import ShardReader, UserRows, history_rows
 from raysys.data.schema import PAD, UNKNOWN, Fields, Split, sequences_schema
 
 IS_HISTORY = np.array([True, False, True])  # by event

@@ -12,11 +12,11 @@ from ingested import assert_counted, digests, lines_of, rejected_of
 
 import raysys
 from raysys.configfile import build
-from raysys.data.batches import ShardReader
 from raysys.data.config import IngestConfig
 from raysys.data.dataset import Dataset, versions
 from raysys.data.files import read_arrow
 from raysys.data.inventory import describe
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, UNKNOWN, Split
 from raysys.errors import UserError
 

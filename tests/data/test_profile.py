@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysys.data.batches import ShardReader
 from raysys.data.catalog import Catalog
 from raysys.data.dataset import MANIFEST, Dataset, Manifest
 from raysys.data.files import write_arrow
 from raysys.data.page import page
 from raysys.data.profile import profile
+from raysys.data.reader import ShardReader
 from raysys.data.scan import Scan
 from raysys.data.schema import ROWS, Fields, sequences_schema
 from raysys.data.validation import REJECTED
@@ -285,14 +285,14 @@ def test_kinds_beyond_the_colours_are_summed(tmp_path):
 
 
 def test_context_is_gathered_only_when_asked(tmp_path):
-    reader = ShardReader(write_dataset(tmp_path, USERS))
-    rows = np.array([2, 0])
-    assert reader.rows(rows).numbers == {}
-    found = reader.rows(rows, context=True)
-    np.testing.assert_array_equal(found.numbers["price"], np.array([np.nan] * 3 + [1, np.nan, np.nan], np.float32))
-    assert found.categories["device"].tolist() == [1, 1, 1, 2, 2, 1]
+    dataset, rows = write_dataset(tmp_path, USERS), np.array([2, 0])
+    assert ShardReader(dataset).rows(rows).context.numbers == {}
+    found = ShardReader(dataset, columns=True).rows(rows)
+    prices = np.array([np.nan] * 3 + [1, np.nan, np.nan], np.float32)
+    np.testing.assert_array_equal(found.context.numbers["price"], prices)
+    assert found.context.categories["device"].tolist() == [1, 1, 1, 2, 2, 1]
     assert found.labels.keys() == {"rating"}
-    assert found.categories["device"].dtype == np.int32
+    assert found.context.categories["device"].dtype == np.int32
 
 
 def test_an_older_version_that_cannot_be_read_hides_no_newer_one(tmp_path):

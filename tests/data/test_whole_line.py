@@ -16,13 +16,13 @@ from ingested import assert_counted, events_of, lines_of, rejected_of
 from shop_days import SPLIT, shop_days, source_at, timed, write_day
 
 from raysys.configfile import build
-from raysys.data.batches import ShardReader
 from raysys.data.config import IngestConfig
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
 from raysys.data.formats.synthetic import Synthetic
 from raysys.data.ingest import ingest
 from raysys.data.line import in_process
+from raysys.data.reader import ShardReader
 from raysys.errors import UserError
 
 pytestmark = pytest.mark.thorough
@@ -231,8 +231,8 @@ def test_context_and_labels_stand_beside_their_events(shop):
         assert [event["hour"] for event in line] == own["hour"].tolist()
         assert [event["device"] for event in line] == [d if d in known else None for d in own["device"]]
         assert [event["rating"] for event in line] == [float(s) if s else None for s in own["stars"]]
-    rows = ShardReader(dataset).rows(np.arange(60), context=True)
-    assert rows.numbers["hour"].tolist() == [event["hour"] for line in lines.values() for event in line]
+    rows = ShardReader(dataset, columns=True).rows(np.arange(60))
+    assert rows.context.numbers["hour"].tolist() == [event["hour"] for line in lines.values() for event in line]
     assert (dataset.manifest.numbers, dict(dataset.manifest.categories)) == (("hour",), {"device": len(known) + 2})
 
 

@@ -1,6 +1,7 @@
 """A folder outside the repository adds a task: it trains, is evaluated, and passes the contracts."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,9 +64,13 @@ TASKS["liked"] = Liked
 '''
 
 
-@pytest.fixture
-def plugin_folder(tmp_path) -> Path:
-    (tmp_path / "my_tasks.py").write_text(PLUGIN)
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+SHOWN = re.search(r"^```python\n# my_tasks.py\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL).group(1)
+
+
+@pytest.fixture(params=[PLUGIN, SHOWN], ids=["from Task", "as the docs show"])
+def plugin_folder(request, tmp_path) -> Path:
+    (tmp_path / "my_tasks.py").write_text(request.param)
     return tmp_path
 
 
@@ -81,13 +86,11 @@ def test_its_contract_tests_run(plugin_folder):
     assert "test_name_is_kind[TASKS-liked] PASSED" in done.stdout
 
 
-def test_a_broken_plugin_fails_its_contract(plugin_folder):
+def test_a_broken_plugin_fails_its_contract(tmp_path):
     broken = PLUGIN.replace("(errors * self.known(view)).sum()", "(errors * self.known(view)).mean()")
     assert broken != PLUGIN
-    (plugin_folder / "my_tasks.py").write_text(broken)
-    done = _run(
-        plugin_folder, "-m", "pytest", "-p", "my_tasks", "--pyargs", "raysys.contracts", "-k", "liked and add_up"
-    )
+    (tmp_path / "my_tasks.py").write_text(broken)
+    done = _run(tmp_path, "-m", "pytest", "-p", "my_tasks", "--pyargs", "raysys.contracts", "-k", "liked and add_up")
     assert done.returncode == 1, "a mean where a sum is promised must be found"
 
 

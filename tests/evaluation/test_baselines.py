@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from raysys.data.batches import UserRows, make_queries
+from raysys.data.batches import make_queries
+from raysys.data.reader import UserRows
 from raysys.data.schema import FIRST_ITEM, UNKNOWN, Split
 from raysys.errors import UserError
 from raysys.evaluation.baselines import BASELINES, baseline

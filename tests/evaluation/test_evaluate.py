@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from raysys.configfile import build
-from raysys.data.batches import Targets, history_rows, make_queries
+from raysys.data.batches import Targets, make_queries
 from raysys.data.hashing import hash_ids
+from raysys.data.reader import history_rows
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.errors import UserError
 from raysys.evaluation.evaluate import collect, evaluate, merge, summarise

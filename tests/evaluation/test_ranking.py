@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysys.configfile import build
-from raysys.data.batches import UserRows, make_queries
+from raysys.data.batches import make_queries
 from raysys.data.dataset import Manifest
+from raysys.data.reader import UserRows
 from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN, Split
 from raysys.errors import UserError
 from raysys.evaluation.baselines.popularity import PopularityScorer

@@ -8,10 +8,10 @@ import torch
 
 from raysys.config import RunConfig
 from raysys.configfile import build
-from raysys.data.batches import ShardReader
 from raysys.data.config import IngestConfig
 from raysys.data.ingest import ingest
 from raysys.data.line import in_process
+from raysys.data.reader import ShardReader
 from raysys.errors import UserError
 from raysys.runs import RECORD, Run, RunRecord
 from raysys.training.checkpoint import save_weights

@@ -116,10 +116,9 @@ def test_whitened_directions_are_even_and_apart():
 
 def test_weights_carry_the_vectors(dataset, encoder):
     config = ModelConfig(width=8, items={"id": {}, "text": {"encoder": encoder}})
-    size = dataset.manifest.num_items + FIRST_ITEM
-    trained = Recommender(config, size, dataset.manifest.num_users)
+    trained = Recommender(config, dataset.manifest)
     trained.observe(dataset)
-    loaded = Recommender(config, size, dataset.manifest.num_users)
+    loaded = Recommender(config, dataset.manifest)
     loaded.load_state_dict(trained.state_dict())
     assert torch.equal(trained.items.table(), loaded.items.table())
 

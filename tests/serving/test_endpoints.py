@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from raysys.data.batches import ShardReader
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
 from serving.config import ServeConfig

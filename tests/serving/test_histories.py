@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from raysys.data.batches import ShardReader, make_batch, make_queries
+from raysys.data.batches import make_batch, make_queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.ranking import Candidates

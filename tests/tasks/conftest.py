@@ -1,6 +1,7 @@
 import pytest
 
 from raysys.configfile import build
+from raysys.contracts.conftest import contract_dataset  # noqa: F401
 from raysys.data.config import IngestConfig
 from raysys.data.ingest import ingest
 from raysys.data.line import in_process

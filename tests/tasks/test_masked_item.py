@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from raysys.contracts.conftest import contract_dataset, contract_reader  # noqa: F401
-from raysys.data.batches import history_rows, make_batch, make_queries
+from raysys.data.batches import make_batch, make_queries
+from raysys.data.reader import history_rows
 from raysys.data.schema import UNKNOWN, Split
 from raysys.errors import UserError
 from raysys.model.recommender import ModelConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raysys.configfile import dump_yaml
-from raysys.data.batches import ShardReader
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.evaluate import Judge, examine

@@ -3,6 +3,7 @@
 Every user has a taste (a block of items). The next item is the planted successor of the last one with probability
 `order`; otherwise a popular item of the taste. So `order` bounds hit rate at 1 from above, and ratings say how well
 an item fits the taste. The retail tables are one funnel: what is clicked was shown, what is bought was in the cart.
+In `feedback` half of what is shown is of any taste, and what came of it depends on whether it fits.
 """
 
 from collections.abc import Iterator
@@ -14,14 +15,15 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from raysys.data.formats.source import MALFORMED, EventFormat, Piece, RawEvents, SourceConfig
-from raysys.data.schema import LABEL_PREFIX, REQUEST_ID, Fields
+from raysys.data.schema import LABEL_PREFIX, NUMBER_PREFIX, REQUEST_ID, Fields
 from raysys.data.times import TimeUnit
 
 _USERS_PER_PIECE = 20_000
 _START = 1_700_000_000_000  # ms
 _DAY = 86_400_000
-Table = Literal["interaction", "impression", "click", "cart", "purchase"]
-_KEEP = {"interaction": 1.0, "impression": 1.0, "click": 1.0, "cart": 0.3, "purchase": 0.15}
+Table = Literal["interaction", "feedback", "impression", "click", "cart", "purchase"]
+_FEEDBACK = ("click", "purchase", "watch_time")
+_KEEP = {"interaction": 1.0, "feedback": 1.0, "impression": 1.0, "click": 1.0, "cart": 0.3, "purchase": 0.15}
 
 
 class Synthetic(EventFormat):
@@ -41,7 +43,8 @@ class Synthetic(EventFormat):
         """Probability that the planted successor comes next; 0 plants no order at all."""
         days: int = Field(30, ge=1)
         table: Table = "interaction"
-        """Which table of the funnel; `interaction` is a plain log with ratings."""
+        """Which table of the funnel; `interaction` is a plain log with ratings, `feedback` one of what was shown, with
+        rating, click, purchase, watch time and the duration of the item."""
         seed: int = 0
 
         @model_validator(mode="after")
@@ -54,9 +57,10 @@ class Synthetic(EventFormat):
 
     @property
     def fields(self) -> Fields:
-        """Interactions carry a rating, the tables of the funnel the request that showed the item."""
-        is_plain = self.config.table == "interaction"
-        return Fields(labels=("rating",)) if is_plain else Fields(request_id=True)
+        """Interactions carry a rating, feedback more, the tables of the funnel the request that showed the item."""
+        if self.config.table == "feedback":
+            return Fields(labels=("rating", *_FEEDBACK), numbers=("duration",))
+        return Fields(labels=("rating",)) if self.config.table == "interaction" else Fields(request_id=True)
 
     @property
     def time_unit(self) -> TimeUnit:
@@ -86,9 +90,13 @@ class Synthetic(EventFormat):
         offsets = np.repeat(np.cumsum(lengths) - lengths, lengths)
         share = (np.arange(len(users)) - offsets + generator.random(len(users))) / np.repeat(lengths, lengths)
         times = _START + (share * config.days * _DAY).astype(np.int64)
-        stars = np.where(self.taste_of(items) == tastes[users], 4.5, 2.5) + generator.normal(0, 0.5, len(users))
+        stars = self._stars(generator, items, tastes[users])
         keep = generator.random(len(users)) < _KEEP[config.table]
         requests = np.arange(len(users))
+        if config.table == "feedback":
+            anything = generator.integers(config.num_items, size=len(items))
+            items = np.where(generator.random(len(items)) < 0.5, anything, items)
+            stars = self._stars(generator, items, tastes[users])
         if config.table == "impression":  # beside each item that is clicked, one that is passed over
             others = generator.integers(config.num_items, size=len(items))
             others = (others + (others == items)) % config.num_items
@@ -105,11 +113,27 @@ class Synthetic(EventFormat):
             "event": pa.repeat(pa.scalar(self._event()), len(rows)),
             "timestamp": pa.array(times[rows]),
         }
-        if config.table == "interaction":
+        if config.table in ("interaction", "feedback"):
             columns[LABEL_PREFIX + "rating"] = pa.array(np.clip(stars[rows], 1, 5).astype(np.float32))
-        else:  # every table of the funnel draws the same walks
+        if config.table == "feedback":
+            columns |= self._feedback(generator, items, tastes[users])
+        elif config.table != "interaction":  # every table of the funnel draws the same walks
             columns[REQUEST_ID] = _named(f"r{piece.group}-", requests[rows])
         yield RawEvents(pa.table({**columns, "row": pa.array(rows + 1)}), MALFORMED.empty_table())
+
+    def _stars(self, generator: np.random.Generator, items: np.ndarray, tastes: np.ndarray) -> np.ndarray:
+        return np.where(self.taste_of(items) == tastes, 4.5, 2.5) + generator.normal(0, 0.5, len(items))
+
+    def _feedback(self, generator: np.random.Generator, items: np.ndarray, tastes: np.ndarray) -> dict[str, pa.Array]:
+        """Return what came of showing items: who likes them clicks more often, buys more often and watches longer."""
+        fits, chance = self.taste_of(items) == tastes, generator.random((2, len(items)))
+        click = chance[0] < np.where(fits, 0.8, 0.2)
+        purchase = click & (chance[1] < np.where(fits, 0.4, 0.1))
+        duration = 10.0 + items * 7 % 50
+        watched = np.minimum(generator.exponential(np.where(fits, 40.0, 8.0)), duration)
+        values = dict(zip(_FEEDBACK, (click, purchase, watched), strict=True))
+        labels = {LABEL_PREFIX + name: pa.array(found.astype(np.float32)) for name, found in values.items()}
+        return labels | {NUMBER_PREFIX + "duration": pa.array(duration.astype(np.float32))}
 
     def items(self) -> pa.Table | None:
         """Titles that tell the taste, so that recommendations can be read."""

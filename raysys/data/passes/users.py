@@ -4,13 +4,12 @@ import numpy as np
 import pyarrow as pa
 
 from raysys.data.catalog import category_values, encode_users, merge_values, vocabularies
+from raysys.data.dataset import USERS
 from raysys.data.features import latest
 from raysys.data.files import ArrowParts, read_arrow, write_arrow
 from raysys.data.passes.plan import LaneTask, Plan, Survey
 from raysys.data.passes.prepare import user_details
 from raysys.data.schema import Split
-
-USERS = "users.arrow"
 
 
 class UserValues(LaneTask):

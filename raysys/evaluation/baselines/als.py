@@ -10,8 +10,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from raysys.component import FrozenConfig
-from raysys.data.batches import Queries, ShardReader
+from raysys.data.batches import Queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.errors import UserError
 from raysys.evaluation.baselines.baseline import Baseline, popularity_scores, query_profiles, training_profiles
 

@@ -15,8 +15,9 @@ from scipy.sparse import coo_array, csr_array, vstack
 from torch import Tensor
 
 from raysys.component import FrozenConfig
-from raysys.data.batches import Queries, ShardReader
+from raysys.data.batches import Queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.evaluation.ranking import Scorer
 

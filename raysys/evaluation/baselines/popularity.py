@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from raysys.component import FrozenConfig
-from raysys.data.batches import Queries, ShardReader
+from raysys.data.batches import Queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.evaluation.baselines.baseline import Baseline, popularity_scores
 
 

@@ -7,8 +7,9 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from raysys.component import FrozenConfig
-from raysys.data.batches import Queries, ShardReader
+from raysys.data.batches import Queries
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.evaluation.baselines.baseline import Baseline, VoteScorer, nearest, query_profiles, training_profiles
 
 

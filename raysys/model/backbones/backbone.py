@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from raysys.component import FrozenConfig
 from raysys.data.batches import History
 from raysys.data.dataset import Dataset
+from raysys.data.quantiles import training_quantiles
+from raysys.model.fields import NUM_QUANTILES
 from raysys.model.items.encoder import ItemVectors
+from raysys.model.tokens import TokenFields
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class ModelContext:
     dropout: float
     num_users: int
     """Users of the dataset that training sees."""
+    token_fields: TokenFields | None = None
+    """What tokens say beside their items."""
 
 
 class Backbone(nn.Module):
@@ -39,13 +44,22 @@ class Backbone(nn.Module):
     def __init__(self, config: FrozenConfig, context: ModelContext) -> None:
         """Build the layers. Raises ValueError where the config does not fit the context."""
         super().__init__()
+        self.token_fields = context.token_fields
 
     def observe(self, dataset: Dataset) -> None:
-        """Take what is needed of the training period, for instance who had what; by default nothing. Called once."""
+        """Take what is needed of the training period, for instance who had what. Called once."""
+        if self.token_fields is not None:
+            self.token_fields.observe(training_quantiles(dataset, NUM_QUANTILES))
 
     def vectors(self, items: ItemVectors) -> ItemVectors:
         """Return the item vectors that states are compared with: those of the item encoders, unless it refines them."""
         return items
+
+    def tokens(self, history: History, vectors: ItemVectors) -> Tensor:
+        """Return the vectors of the tokens [B, L, D]: those of items, scaled up, and those of further fields."""
+        x_BLD = vectors(history.items_BL)
+        x_BLD = x_BLD * x_BLD.shape[-1] ** 0.5
+        return x_BLD if self.token_fields is None else x_BLD + self.token_fields(history)
 
     @abstractmethod
     def forward(self, history: History, vectors: ItemVectors) -> Tensor:

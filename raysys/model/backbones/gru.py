@@ -32,7 +32,6 @@ class GRU(Backbone):
     def __init__(self, config: Config, context: ModelContext) -> None:
         super().__init__(config, context)
         width, dropout = context.width, context.dropout
-        self.scale = width**0.5
         self.residual = config.residual
         self.dropout = Dropout(dropout)
         between = dropout if config.num_layers > 1 else 0.0
@@ -42,6 +41,6 @@ class GRU(Backbone):
 
     def forward(self, history: History, vectors: ItemVectors) -> Tensor:
         """Run over the tokens in order. Histories are padded at the end, so no state sees padding."""
-        x_BLD = vectors(history.items_BL) * self.scale
+        x_BLD = self.tokens(history, vectors)
         states, _ = self.gru(self.dropout(x_BLD))
         return self.norm(self.out(self.dropout(states)) + self.dropout(x_BLD) * self.residual)

@@ -35,7 +35,6 @@ class HSTU(Backbone):
 
     def __init__(self, config: Config, context: ModelContext) -> None:
         super().__init__(config, context)
-        self.scale = context.width**0.5
         self.dropout = Dropout(context.dropout)
         self.bias = RelativeBias(context.max_length)
         self.blocks = nn.ModuleList(TransductionUnit(config, context) for _ in range(config.num_blocks))
@@ -44,7 +43,7 @@ class HSTU(Backbone):
     def forward(self, history: History, vectors: ItemVectors) -> Tensor:
         """Attend causally. Histories are padded at the end, so that causality alone keeps padding out of states."""
         bias_BLL = self.bias(history.times_BL)
-        x_BLD = self.dropout(vectors(history.items_BL) * self.scale)
+        x_BLD = self.dropout(self.tokens(history, vectors))
         for block in self.blocks:
             x_BLD = block(x_BLD, bias_BLL)
         return self.norm(x_BLD)

@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
-from raysys.data.batches import History, ShardReader
+from raysys.data.batches import History
 from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.model.backbones.backbone import ModelContext
 from raysys.model.backbones.per_user import PerUser

@@ -29,7 +29,6 @@ class Transformer(Backbone):
 
     def __init__(self, config: TransformerConfig, context: ModelContext) -> None:
         super().__init__(config, context)
-        self.scale = context.width**0.5
         # A bidirectional one also sees the token that stands for what comes next.
         self.position = nn.Embedding(context.max_length + self.bidirectional, context.width)
         nn.init.normal_(self.position.weight, std=0.02)
@@ -47,7 +46,7 @@ class Transformer(Backbone):
         if self.bidirectional:
             seen_BL = history.mask_BL.clone()
             seen_BL[:, 0] = True  # who sees nothing at all would become NaN
-        x_BLD = vectors(history.items_BL) * self.scale
+        x_BLD = self.tokens(history, vectors)
         x_BLD = self.dropout(x_BLD + self.position.weight[: x_BLD.shape[1]])
         for block in self.blocks:
             x_BLD = block(x_BLD, seen_BL)

@@ -1,0 +1,110 @@
+"""What point-wise tasks are told of a (state, item) pair: both vectors, their product, and the fields around them.
+
+Legend of shapes: N pairs, D width, E width of what is told, G numbers, M most values of a category with several.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysys.component import FrozenConfig
+from raysys.data.batches import Columns
+from raysys.data.catalog import Catalog
+from raysys.data.columns import ColumnSchema, values_of
+from raysys.data.quantiles import Quantiles
+from raysys.data.schema import FIRST_ITEM, UNKNOWN
+from raysys.model.fields import FieldEncoder
+
+FieldsOf = Literal["users", "items", "context"]
+
+
+class FieldsConfig(FrozenConfig):
+    """The columns of a dataset that point-wise tasks see."""
+
+    of: tuple[FieldsOf, ...] = ("users", "items", "context")
+    """Features of users and items, context of the event. The item's id is always a field."""
+    width: int = Field(8, ge=1)
+    """Width of the vector of a field."""
+
+
+@dataclass(frozen=True)
+class ColumnSchemas:
+    """The columns that a dataset has."""
+
+    users: ColumnSchema
+    items: ColumnSchema
+    context: ColumnSchema
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a state and an item, with what is known around them."""
+
+    states_ND: Tensor
+    vectors_ND: Tensor  # of the items
+    items_N: Tensor  # i64
+    users: Columns  # [N]
+    items: Columns  # [N]
+    context: Columns  # [N]
+
+
+class PairEncoder(nn.Module):
+    """Puts side by side what is known of a pair."""
+
+    def __init__(self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int) -> None:
+        super().__init__()
+        there = {side: getattr(schemas, side) for side in config.of}
+        self.fields = nn.ModuleDict(
+            {side: FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
+        )
+        self.item_id = nn.Embedding(vocabulary_size, config.width)
+        nn.init.normal_(self.item_id.weight, std=0.05)
+        self.norm = nn.LayerNorm(3 * width)
+        num_fields = 1 + sum(schema.num_columns for schema in there.values())
+        self.out_width = 3 * width + num_fields * config.width
+        """E."""
+
+    def observe(self, quantiles: Quantiles) -> None:
+        """Take the quantiles of all numbers over the training period."""
+        for side, encoder in self.fields.items():
+            encoder.observe(getattr(quantiles, side))  # type: ignore[operator]
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        """Return [N, E]."""
+        shape = pairs.items_N.shape
+        vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
+        fields = [encoder(getattr(pairs, side), shape).flatten(-2) for side, encoder in self.fields.items()]
+        return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields], dim=-1)
+
+
+class ItemColumns(nn.Module):
+    """The features of all items, kept with the weights so that a run needs no catalog to answer."""
+
+    numbers_VG: Tensor
+
+    def __init__(self, schema: ColumnSchema, vocabulary_size: int) -> None:
+        super().__init__()
+        self.schema = schema
+        self.register_buffer("numbers_VG", torch.full((vocabulary_size, len(schema.numbers)), torch.nan))
+        for at, name in enumerate(schema.categories):
+            shape = (vocabulary_size, schema.lists[name]) if name in schema.lists else (vocabulary_size,)
+            self.register_buffer(f"category_{at}", torch.full(shape, UNKNOWN, dtype=torch.int32))
+
+    def observe(self, catalog: Catalog) -> None:
+        """Take the features of the items of training."""
+        values = values_of(catalog.table)
+        for at, name in enumerate(self.schema.numbers):
+            self.numbers_VG[FIRST_ITEM:, at] = torch.from_numpy(values.numbers[name])
+        for at, name in enumerate(self.schema.categories):
+            self.get_buffer(f"category_{at}")[FIRST_ITEM:] = torch.from_numpy(values.categories[name])
+
+    def forward(self, items_N: Tensor) -> Columns:
+        """Return the features of items [N]."""
+        numbers = {name: self.numbers_VG[items_N, at] for at, name in enumerate(self.schema.numbers)}
+        categories = {
+            name: self.get_buffer(f"category_{at}")[items_N].long() for at, name in enumerate(self.schema.categories)
+        }
+        return Columns(numbers, categories)

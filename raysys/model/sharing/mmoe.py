@@ -1,0 +1,37 @@
+"""MMoE: multi-gate mixture of experts (Ma et al., 2018, KDD)."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert
+
+
+class MMoE(Sharing):
+    """All experts are shared; each task mixes them by a gate of its own (equations 6 and 7)."""
+
+    class Config(SharingConfig):
+        """Number of experts."""
+
+        kind: Literal["mmoe"] = "mmoe"
+        num_experts: int = Field(4, ge=1)
+
+    def __init__(self, config: Config, context: SharingContext) -> None:
+        super().__init__(config, context)
+        self.experts = nn.ModuleList(expert(context.width, config) for _ in range(config.num_experts))
+        self.gates = nn.ModuleDict({task: nn.Linear(context.width, config.num_experts) for task in context.tasks})
+
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+        """Mix the experts for every task."""
+        x_NE = told[""]
+        experts_NXH = torch.stack([one(x_NE) for one in self.experts], dim=1)
+        gates = {task: gate(x_NE).softmax(-1) for task, gate in self.gates.items()}
+        return Shared({task: mixed(weights_NX, experts_NXH) for task, weights_NX in gates.items()}, gates)
+
+
+def mixed(weights_NX: Tensor, experts_NXH: Tensor) -> Tensor:
+    """Return the weighted sum of experts [N, H]."""
+    return (weights_NX.unsqueeze(1) @ experts_NXH).squeeze(1)

@@ -1,0 +1,70 @@
+"""CGC and PLE: experts of all and experts of one task (Tang et al., 2020, RecSys)."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysys.model.sharing.mmoe import mixed
+from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert
+
+
+class PLE(Sharing):
+    """Each task mixes shared experts with its own and never sees another's, so that tasks spoil each other less.
+
+    One level is CGC (customised gate control, equations 1 to 4); further ones (progressive layered extraction) take
+    the mixes of the level below, the shared experts a mix of all.
+    """
+
+    class Config(SharingConfig):
+        """Levels and experts."""
+
+        kind: Literal["ple"] = "ple"
+        num_levels: int = Field(1, ge=1)
+        num_shared: int = Field(2, ge=1)
+        """Experts of all tasks, in each level."""
+        num_own: int = Field(1, ge=1)
+        """Experts of every task alone, in each level."""
+
+    def __init__(self, config: Config, context: SharingContext) -> None:
+        super().__init__(config, context)
+        widths = [context.width] + [config.hidden] * (config.num_levels - 1)
+        last, self.tasks = len(widths) - 1, context.tasks
+        self.levels = nn.ModuleList(_Level(config, context.tasks, width, at < last) for at, width in enumerate(widths))
+
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+        """Go through the levels; the gates are those of the last one."""
+        inputs, gates = dict.fromkeys(("", *self.tasks), told[""]), {}
+        for level in self.levels:
+            inputs, gates = level(inputs)
+        return Shared({task: x for task, x in inputs.items() if task}, gates)
+
+
+class _Level(nn.Module):
+    """The experts and gates of one level; the empty name stands for what all share."""
+
+    def __init__(self, config: PLE.Config, tasks: tuple[str, ...], width: int, mixes_all: bool) -> None:
+        super().__init__()
+        self.tasks, self.mixes_all = tasks, mixes_all
+        self.shared = nn.ModuleList(expert(width, config) for _ in range(config.num_shared))
+        self.own = nn.ModuleDict(
+            {task: nn.ModuleList(expert(width, config) for _ in range(config.num_own)) for task in tasks}
+        )
+        self.gates = nn.ModuleDict({task: nn.Linear(width, config.num_shared + config.num_own) for task in tasks})
+        everyone = config.num_shared + len(tasks) * config.num_own
+        self.gate_of_all = nn.Linear(width, everyone) if mixes_all else None
+
+    def _own(self) -> list[tuple[str, nn.ModuleList]]:
+        return list(self.own.items())  # type: ignore[arg-type]
+
+    def forward(self, seen: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        shared = [one(seen[""]) for one in self.shared]
+        own = {task: [one(seen[task]) for one in experts] for task, experts in self._own()}
+        gates = {task: self.gates[task](seen[task]).softmax(-1) for task in self.tasks}
+        out = {task: mixed(gates[task], torch.stack([*shared, *own[task]], dim=1)) for task in self.tasks}
+        if self.gate_of_all is not None:
+            everyone = torch.stack([*shared, *(one for task in self.tasks for one in own[task])], dim=1)
+            out[""] = mixed(self.gate_of_all(seen[""]).softmax(-1), everyone)
+        return out, gates

@@ -1,0 +1,66 @@
+"""The contract of a sharing: what is told of pairs becomes one vector per pair and task.
+
+Legend of shapes: N pairs, E width of what is told, H width of what a tower gets, X experts.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysys.component import FrozenConfig
+from raysys.model.dropout import Dropout
+
+
+class SharingConfig(FrozenConfig):
+    """What all sharings have in common."""
+
+    hidden: int = Field(64, ge=1)
+    """H: width of what every task's tower gets."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class SharingContext:
+    """What a sharing may know of the model around it."""
+
+    width: int
+    """E: width of what is told of a pair."""
+    tasks: tuple[str, ...]
+    """Point-wise tasks, in the order of the config."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the towers get, and how much each task listened to each expert."""
+
+    by_task: Mapping[str, Tensor]  # [N, H]
+    gates: Mapping[str, Tensor] = field(default_factory=dict)  # [N, X], rows add up to 1; none without experts
+
+
+class Sharing(nn.Module):
+    """Gives each point-wise task its own view of a pair."""
+
+    Config: ClassVar[type[SharingConfig]]
+    own_fields: ClassVar[bool] = False
+    """Whether every task embeds the fields for itself too."""
+
+    @abstractmethod
+    def __init__(self, config: SharingConfig, context: SharingContext) -> None:
+        """Build the layers."""
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+        """Return a view [N, H] for every task.
+
+        `told` is [N, E] for all tasks under the empty name and, with `own_fields`, for each under its own.
+        """
+
+
+def expert(width: int, config: SharingConfig) -> nn.Module:
+    """Return one layer with its activation: [N, width] -> [N, H]."""
+    return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), Dropout(config.dropout))

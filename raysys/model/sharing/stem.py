@@ -1,0 +1,52 @@
+"""STEM: fields and experts of all tasks and of each alone (Su et al., 2024, AAAI, arXiv 2308.13537)."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysys.model.sharing.mmoe import mixed
+from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert
+
+
+class STEM(Sharing):
+    """Each task embeds the fields anew beside the shared embedding, so that users it sees differently can lie apart.
+
+    A task listens to the experts of all tasks, but teaches only the shared ones and its own (the paper's all forward,
+    task-specific backward gating): the gradient does not reach the others'.
+    """
+
+    own_fields: ClassVar[bool] = True
+
+    class Config(SharingConfig):
+        """Number of experts."""
+
+        kind: Literal["stem"] = "stem"
+        num_shared: int = Field(2, ge=1)
+        """Experts of all tasks."""
+        num_own: int = Field(1, ge=1)
+        """Experts of every task alone."""
+
+    def __init__(self, config: Config, context: SharingContext) -> None:
+        super().__init__(config, context)
+        self.tasks = context.tasks
+        self.shared = nn.ModuleList(expert(context.width, config) for _ in range(config.num_shared))
+        self.own = nn.ModuleDict(
+            {task: nn.ModuleList(expert(context.width, config) for _ in range(config.num_own)) for task in self.tasks}
+        )
+        everyone = config.num_shared + len(self.tasks) * config.num_own
+        self.gates = nn.ModuleDict({task: nn.Linear(context.width, everyone) for task in self.tasks})
+
+    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+        """Mix all experts for every task."""
+        shared = [one(told[""]) for one in self.shared]
+        parts: list[tuple[str, nn.ModuleList]] = list(self.own.items())  # type: ignore[arg-type]
+        own = {task: [one(told[task]) for one in experts] for task, experts in parts}
+        views, gates = {}, {}
+        for task in self.tasks:
+            experts = [one if other == task else one.detach() for other, part in own.items() for one in part]
+            gates[task] = self.gates[task](told[task]).softmax(-1)
+            views[task] = mixed(gates[task], torch.stack([*shared, *experts], dim=1))
+        return Shared(views, gates)

@@ -1,0 +1,108 @@
+"""What the tasks that score (state, item) pairs have in common: a view of the pair, a tower, an item's own level."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raysys.component import FrozenConfig
+from raysys.data.batches import Batch, Targets
+from raysys.errors import UserError, nearest
+from raysys.model.dropout import Dropout
+from raysys.model.recommender import Encoded
+from raysys.tasks.task import Task, TaskContext
+
+
+class PointwiseConfig(FrozenConfig):
+    """What every point-wise task lets one choose."""
+
+    label: str
+    """Label of the dataset that is predicted."""
+    events: tuple[str, ...] = ()
+    """Events whose label counts; all with a known label when empty."""
+    hidden: int = Field(32, ge=1)
+    """Width of the tower's hidden layer."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class Pointwise(Task):
+    """One number, or several, for each pair."""
+
+    source = "pairs"
+    Config: ClassVar[type[PointwiseConfig]]
+    is_labelled: Tensor
+
+    def __init__(self, config: PointwiseConfig, context: TaskContext, num_outputs: int = 1) -> None:
+        super().__init__(config, context)
+        self.label, self.num_outputs = config.label, num_outputs
+        _check("label", config.label, context.labels, context.name)
+        for event in config.events:
+            _check("events", event, context.event_names, context.name)
+        wanted = config.events or context.event_names
+        chosen = torch.tensor([name in wanted for name in context.event_names] or [True])
+        self.register_buffer("is_labelled", chosen, persistent=False)
+        self.tower = nn.Sequential(
+            nn.Linear(context.shared_width, config.hidden),
+            nn.ReLU(),
+            Dropout(config.dropout),
+            nn.Linear(config.hidden, num_outputs),
+        )
+        self.item_level = nn.Embedding(context.vocabulary_size, 1)
+        nn.init.zeros_(self.item_level.weight)
+
+    @property
+    def start_level(self) -> Tensor:
+        """Where predictions begin: the biases of the last layer."""
+        bias: Tensor = self.tower[-1].bias  # type: ignore[assignment]
+        return bias
+
+    def outputs(self, encoded: Encoded, targets: Targets) -> Tensor:
+        """Return the tower's numbers for the valid targets [N, num_outputs]."""
+        items_N = targets.items_BC[targets.mask_BC]
+        shared_NH = encoded.shared(targets).by_task[self.name]
+        outputs: Tensor = self.tower(shared_NH) + self.item_level(items_N)
+        return outputs
+
+    def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
+        """Return one score per target [B, C]; 0 where there is no target."""
+        return self.spread(self.score(self.outputs(encoded, targets)), targets)
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """Make one score [N] of the tower's numbers. By default there is but one."""
+        return outputs.squeeze(-1)
+
+    def spread(self, scores_N: Tensor, targets: Targets) -> Tensor:
+        """Put the scores of the valid targets in their places [B, C]."""
+        empty = torch.zeros(targets.mask_BC.shape, dtype=scores_N.dtype, device=scores_N.device)
+        return empty.masked_scatter(targets.mask_BC, scores_N)
+
+    def judged(self, targets: Targets) -> Tensor:
+        """Targets of the events whose label counts."""
+        return targets.mask_BC & self.is_labelled[targets.events_BC]
+
+    def known(self, view: Batch) -> Tensor:
+        """Return the targets that are learned from, bool [B, C]: their label is known."""
+        return self.judged(view.targets) & view.targets.labels[self.label].isfinite()
+
+    def count(self, view: Batch) -> Tensor:
+        """Count the targets that are learned from."""
+        return self.known(view).sum().float()
+
+    def loss(self, encoded: Encoded, view: Batch, logits: Mapping[str, Tensor]) -> Tensor:
+        """Add up the errors of the targets that are learned from."""
+        return (self.errors(logits[self.name], view.targets) * self.known(view)).sum()
+
+    @abstractmethod
+    def errors(self, logits_BC: Tensor, targets: Targets) -> Tensor:
+        """Return the error of every target [B, C], finite; what stands where no label is known does not count."""
+
+
+def _check(what: str, name: str, there: tuple[str, ...], task: str) -> None:
+    if name not in there:
+        raise UserError(
+            f"tasks.{task}.{what}: no {what.rstrip('s')} {name!r} in the dataset{nearest(name, there)} "
+            f"(it has: {', '.join(there) or 'none'})"
+        )
