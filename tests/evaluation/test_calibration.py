@@ -14,7 +14,8 @@ from torch import nn
 from raysys.component import FrozenConfig
 from raysys.config import RunConfig
 from raysys.configfile import build
-from raysys.data.batches import ShardReader, make_batch
+from raysys.data.batches import make_batch
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.calibration import CALIBRATIONS
