@@ -57,9 +57,8 @@ class PairEncoder(nn.Module):
     def __init__(self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int) -> None:
         super().__init__()
         there = {side: getattr(schemas, side) for side in config.of}
-        self.fields = nn.ModuleDict(
-            {side: FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
-        )
+        encoders = {f"of_{side}": FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
+        self.fields = nn.ModuleDict(encoders)  # a module cannot be called "items" there
         self.item_id = nn.Embedding(vocabulary_size, config.width)
         nn.init.normal_(self.item_id.weight, std=0.05)
         self.norm = nn.LayerNorm(3 * width)
@@ -69,14 +68,15 @@ class PairEncoder(nn.Module):
 
     def observe(self, quantiles: Quantiles) -> None:
         """Take the quantiles of all numbers over the training period."""
-        for side, encoder in self.fields.items():
-            encoder.observe(getattr(quantiles, side))  # type: ignore[operator]
+        for name, encoder in self.fields.items():
+            encoder.observe(getattr(quantiles, name.removeprefix("of_")))  # type: ignore[operator]
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Return [N, E]."""
         shape = pairs.items_N.shape
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
-        fields = [encoder(getattr(pairs, side), shape).flatten(-2) for side, encoder in self.fields.items()]
+        columns = {"of_users": pairs.users, "of_items": pairs.items, "of_context": pairs.context}
+        fields = [encoder(columns[name], shape).flatten(-2) for name, encoder in self.fields.items()]
         return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields], dim=-1)
 
 

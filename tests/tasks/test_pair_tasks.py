@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from raysys.data.batches import make_batch
 from raysys.data.reader import ShardReader
-from raysys.data.schema import Split
+from raysys.data.schema import FIRST_ITEM, PAD, Split
 from raysys.errors import UserError
 from raysys.model.recommender import ModelConfig
 from raysys.tasks import TASKS
@@ -135,6 +135,28 @@ def test_context_and_features_reach_the_tower(contract_dataset, batch):
     blind = _network(contract_dataset, {"click": {}}, fields={"of": []})
     task, encoded = blind.named_tasks()["click"], blind.recommender(batch.history)
     assert torch.equal(task.logits(encoded, batch.targets), task.logits(encoded, other))
+
+
+def test_features_of_users_and_items_reach_the_tower(shop_dataset):
+    reader = ShardReader(shop_dataset, columns=True)
+    batch = make_batch(reader.rows(np.arange(8)), Split.TRAIN, reader.is_history, LENGTH, key=5)
+    network = _network(shop_dataset, {"click": {}})
+    task, mask = network.named_tasks()["click"], batch.targets.mask_BC
+    before = task.logits(network.recommender(batch.history), batch.targets)[mask]
+    assert batch.history.features.categories["city"].tolist() == [2 + (user % 3) for user in range(8)]
+    older = replace(batch.history.features, numbers={"age": batch.history.features.numbers["age"] + 40})
+    after = task.logits(network.recommender(replace(batch.history, features=older)), batch.targets)[mask]
+    assert not torch.allclose(before, after)
+    network.recommender.pair_head.columns.get_buffer("category_0").fill_(PAD)
+    assert not torch.allclose(before, task.logits(network.recommender(batch.history), batch.targets)[mask])
+
+
+def test_features_of_items_are_those_of_the_catalog(shop_dataset):
+    columns = _network(shop_dataset, {"click": {}}).recommender.pair_head.columns
+    ids = shop_dataset.vocabulary.item_ids.to_pylist()
+    found = columns(torch.arange(len(ids)) + FIRST_ITEM)
+    assert found.numbers["price"].tolist() == [float(item[1:]) for item in ids]
+    assert (found.categories["kinds"] != PAD).sum(1).tolist() == [1 + int(item[1:]) % 2 for item in ids]
 
 
 def test_tasks_share_one_view_of_the_targets(contract_dataset, batch, monkeypatch):
