@@ -134,7 +134,7 @@ class PairHead(nn.Module):
         self.encoder = PairEncoder(config.fields, schemas, config.width, size)
         own = {task: PairEncoder(config.fields, schemas, config.width, size) for task in tasks if kind.own_fields}
         self.own = nn.ModuleDict(own)
-        seen = SharingContext(self.encoder.out_width, tasks, config.dropout)
+        seen = SharingContext(self.encoder.out_width, tasks)
         self.sharing = kind(config.sharing, seen)  # type: ignore[arg-type]
 
     def observe(self, dataset: Dataset) -> None:

@@ -25,8 +25,8 @@ class PointwiseConfig(FrozenConfig):
     """Events whose label counts; all with a known label when empty."""
     hidden: int = Field(32, ge=1)
     """Width of the tower's hidden layer."""
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Of the tower; null takes that of the model."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Of the tower."""
 
 
 class Pointwise(Task):
@@ -48,7 +48,7 @@ class Pointwise(Task):
         self.tower = nn.Sequential(
             nn.Linear(context.shared_width, config.hidden),
             nn.ReLU(),
-            Dropout(context.dropout if config.dropout is None else config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.hidden, num_outputs),
         )
         self.item_level = nn.Embedding(context.vocabulary_size, 1)

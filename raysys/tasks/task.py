@@ -27,8 +27,6 @@ class TaskContext:
     label_means: Mapping[str, float]
     numbers: tuple[str, ...] = ()
     """Numbers of the context that events carry."""
-    dropout: float = 0.0
-    """Of the model."""
     shared_width: int = 0
     """H: width of what the towers of point-wise tasks get."""
 

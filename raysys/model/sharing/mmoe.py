@@ -21,7 +21,7 @@ class MMoE(Sharing):
 
     def __init__(self, config: Config, context: SharingContext) -> None:
         super().__init__(config, context)
-        self.experts = nn.ModuleList(expert(context.width, config, context) for _ in range(config.num_experts))
+        self.experts = nn.ModuleList(expert(context.width, config) for _ in range(config.num_experts))
         self.gates = nn.ModuleDict({task: nn.Linear(context.width, config.num_experts) for task in context.tasks})
 
     def forward(self, told: Mapping[str, Tensor]) -> Shared:

@@ -32,7 +32,7 @@ class PLE(Sharing):
         super().__init__(config, context)
         widths = [context.width] + [config.hidden] * (config.num_levels - 1)
         last, self.tasks = len(widths) - 1, context.tasks
-        self.levels = nn.ModuleList(_Level(config, context, width, at < last) for at, width in enumerate(widths))
+        self.levels = nn.ModuleList(_Level(config, context.tasks, width, at < last) for at, width in enumerate(widths))
 
     def forward(self, told: Mapping[str, Tensor]) -> Shared:
         """Go through the levels; the gates are those of the last one."""
@@ -45,12 +45,12 @@ class PLE(Sharing):
 class _Level(nn.Module):
     """The experts and gates of one level; the empty name stands for what all share."""
 
-    def __init__(self, config: PLE.Config, context: SharingContext, width: int, mixes_all: bool) -> None:
+    def __init__(self, config: PLE.Config, tasks: tuple[str, ...], width: int, mixes_all: bool) -> None:
         super().__init__()
-        self.tasks = tasks = context.tasks
-        self.shared = nn.ModuleList(expert(width, config, context) for _ in range(config.num_shared))
+        self.tasks = tasks
+        self.shared = nn.ModuleList(expert(width, config) for _ in range(config.num_shared))
         self.own = nn.ModuleDict(
-            {task: nn.ModuleList(expert(width, config, context) for _ in range(config.num_own)) for task in tasks}
+            {task: nn.ModuleList(expert(width, config) for _ in range(config.num_own)) for task in tasks}
         )
         self.gates = nn.ModuleDict({task: nn.Linear(width, config.num_shared + config.num_own) for task in tasks})
         everyone = config.num_shared + len(tasks) * config.num_own

@@ -19,7 +19,7 @@ class SharedBottom(Sharing):
     def __init__(self, config: Config, context: SharingContext) -> None:
         super().__init__(config, context)
         self.tasks = context.tasks
-        self.bottom = expert(context.width, config, context)
+        self.bottom = expert(context.width, config)
 
     def forward(self, told: Mapping[str, Tensor]) -> Shared:
         """Run the layer once."""

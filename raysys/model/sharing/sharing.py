@@ -20,8 +20,8 @@ class SharingConfig(FrozenConfig):
 
     hidden: int = Field(64, ge=1)
     """H: width of what every task's tower gets."""
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Of the experts; null takes that of the model."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Of the experts. What pairs need is far less than what sparse histories need."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,6 @@ class SharingContext:
     """E: width of what is told of a pair."""
     tasks: tuple[str, ...]
     """Point-wise tasks, in the order of the config."""
-    dropout: float = 0.0
-    """Of the model."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,6 @@ class Sharing(nn.Module):
         """
 
 
-def expert(width: int, config: SharingConfig, context: SharingContext) -> nn.Module:
+def expert(width: int, config: SharingConfig) -> nn.Module:
     """Return one layer with its activation: [N, width] -> [N, H]."""
-    dropout = context.dropout if config.dropout is None else config.dropout
-    return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), Dropout(dropout))
+    return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), Dropout(config.dropout))

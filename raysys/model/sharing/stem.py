@@ -32,11 +32,8 @@ class STEM(Sharing):
     def __init__(self, config: Config, context: SharingContext) -> None:
         super().__init__(config, context)
         self.tasks = context.tasks
-        self.shared = nn.ModuleList(expert(context.width, config, context) for _ in range(config.num_shared))
-        own = {
-            task: nn.ModuleList(expert(context.width, config, context) for _ in range(config.num_own))
-            for task in self.tasks
-        }
+        self.shared = nn.ModuleList(expert(context.width, config) for _ in range(config.num_shared))
+        own = {task: nn.ModuleList(expert(context.width, config) for _ in range(config.num_own)) for task in self.tasks}
         self.own = nn.ModuleDict(own)
         everyone = config.num_shared + len(self.tasks) * config.num_own
         self.gates = nn.ModuleDict({task: nn.Linear(context.width, everyone) for task in self.tasks})
