@@ -4,7 +4,6 @@ from raysys.config import RunConfig
 from raysys.configfile import build
 from raysys.contracts.conftest import contract_dataset, contract_reader  # noqa: F401
 
-
 DRY = {"dropout": 0.0}
 """Draws of dropout differ between ranks: without it several do what one does."""
 
