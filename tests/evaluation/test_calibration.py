@@ -248,8 +248,8 @@ def kept(judge, liked, tmp_path, monkeypatch):
     rows = ShardReader.rows
 
     def keep(name: str, turned: Split | None = None, **evaluation):
-        def read(reader, asked, context=False):
-            found = rows(reader, asked, context)
+        def read(reader, asked):
+            found = rows(reader, asked)
             ratings = np.where(found.marks == turned, 6 - found.labels["rating"], found.labels["rating"])
             return replace(found, labels={**found.labels, "rating": ratings})
 
