@@ -149,8 +149,7 @@ def _cold(row: Mapping[str, Any]) -> str:
 def _machine(rows: Iterable[Mapping[str, Any]]) -> str:
     """Say where the figures were made, and in which precision of the products with the item table."""
     found = {
-        f"{about['cpu']}, {about['cores']} cores, one thread per run, torch {about['torch']}, `auto` meant "
-        f"{about['precision']}"
+        f"{about['cpu']}, one thread per run, torch {about['torch']}, `auto` meant {about['precision']}"
         for about in (row["machine"] for row in rows)
     }
     return f"Machine: {'; '.join(sorted(found))}."
