@@ -157,7 +157,7 @@ def test_pair_scorer_names_its_label(network, contract_reader):
     assert isinstance(task, ScoresPairs), "a task with a label also says what it `predicts` and `positive_from`"
     batch = _batch(contract_reader, range(6))
     assert task.label in batch.targets.labels
-    assert task.judged(batch.targets).shape == batch.targets.mask_BC.shape
+    assert task.truth(batch.targets).shape == batch.targets.mask_BC.shape
     logits = LazyLogits(network.named_tasks(), network.recommender(batch.history), batch.targets)["it"]
     predicted = task.predict(logits)
     assert predicted.shape == logits.shape

@@ -253,8 +253,8 @@ def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -
         owners_BC = batch.history.users_B.unsqueeze(1).expand_as(batch.targets.items_BC)
         for name, predicted_BC in pair_predictions(network, encoded, batch.targets, {}).items():
             task = scorers[name]
-            labels_BC = batch.targets.labels[task.label]
-            known_BC = batch.targets.mask_BC & task.judged(batch.targets) & labels_BC.isfinite()
+            labels_BC = task.truth(batch.targets)
+            known_BC = labels_BC.isfinite()
             predicted, labels, owners = (t[known_BC].cpu().numpy() for t in (predicted_BC, labels_BC, owners_BC))
             found[name].append(Predictions(predicted, labels, owners, task.positive_from, task.predicts))
     return {name: join(parts) for name, parts in found.items() if parts}

@@ -55,7 +55,8 @@ class TokenFields(nn.Module):
                     "take labels that stand in the log of the event itself"
                 )
         self.numbers = tuple(name for name in config.context if name in manifest.numbers)
-        categories = {name: manifest.categories[name] for name in config.context if name in manifest.categories}
+        chosen = [name for name in config.context if name in manifest.categories]
+        categories = {f"category.{name}": manifest.categories[name] for name in chosen}
         if config.events:
             categories[_EVENT] = len(manifest.event_names)
         numbers = (*(f"label.{name}" for name in config.labels), *(f"number.{name}" for name in self.numbers))
@@ -70,5 +71,6 @@ class TokenFields(nn.Module):
         """Return [B, L, D]."""
         numbers = {f"label.{name}": history.labels[name] for name in self.config.labels if name in history.labels}
         numbers |= {f"number.{name}": values for name, values in history.context.numbers.items()}
-        categories = {**history.context.categories, _EVENT: history.events_BL}
+        categories = {f"category.{name}": values for name, values in history.context.categories.items()}
+        categories[_EVENT] = history.events_BL
         return self.fields(Columns(numbers, categories), history.items_BL.shape).sum(-2)

@@ -52,7 +52,7 @@ class Binary(Pointwise):
 
     def yes(self, targets: Targets) -> Tensor:
         """Return which targets are a yes, bool [B, C]."""
-        return targets.labels[self.label] >= self.positive_from
+        return self.truth(targets) >= self.positive_from
 
     def errors(self, logits_BC: Tensor, targets: Targets) -> Tensor:
         """Binary cross-entropy."""

@@ -1,5 +1,6 @@
 """Conversion given another yes, learned over everything that was shown: ESMM (Ma et al., 2018, arXiv 1804.07931)."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysys.data.batches import Batch, Targets
+from raysys.data.batches import Targets
 from raysys.errors import UserError, nearest
 from raysys.model.recommender import Encoded
 from raysys.tasks.binary import Binary, BinaryConfig
@@ -54,17 +55,12 @@ class Conversion(Binary):
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Return the logit of the product, log(p / (1 - p)), [B, C]."""
         (first,) = self._first
-        log_first = F.logsigmoid(first.logits(encoded, targets))
+        log_first = F.logsigmoid(first.logits(encoded, targets) + math.log(first.keep_negatives))  # as `predict` does
         log_both = log_first + F.logsigmoid(super().logits(encoded, targets))
         return log_both - torch.log(-torch.expm1(log_both.clamp(max=-1e-6)))
 
-    def known(self, view: Batch) -> Tensor:
-        """Who did not do the first did not convert either, whatever the label says."""
-        (first,), targets = self._first, view.targets
-        passed_BC = targets.labels[first.label] < first.positive_from
-        return self.judged(targets) & (targets.labels[self.label].isfinite() | passed_BC)
-
-    def yes(self, targets: Targets) -> Tensor:
-        """Return which targets went all the way, bool [B, C]."""
+    def truth(self, targets: Targets) -> Tensor:
+        """Return the label, and 0 for who did not do the first: he did not convert either, whatever the label says."""
         (first,) = self._first
-        return super().yes(targets) & first.yes(targets)
+        passed_BC = first.truth(targets) < first.positive_from
+        return torch.where(passed_BC, 0.0, super().truth(targets))

@@ -80,13 +80,13 @@ class Pointwise(Task):
         empty = torch.zeros(targets.mask_BC.shape, dtype=scores_N.dtype, device=scores_N.device)
         return empty.masked_scatter(targets.mask_BC, scores_N)
 
-    def judged(self, targets: Targets) -> Tensor:
-        """Targets of the events whose label counts."""
-        return targets.mask_BC & self.is_labelled[targets.events_BC]
+    def truth(self, targets: Targets) -> Tensor:
+        """Return the label of the events whose label counts."""
+        return super().truth(targets).masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
 
     def known(self, view: Batch) -> Tensor:
         """Return the targets that are learned from, bool [B, C]: their label is known."""
-        return self.judged(view.targets) & view.targets.labels[self.label].isfinite()
+        return self.truth(view.targets).isfinite()
 
     def count(self, view: Batch) -> Tensor:
         """Count the targets that are learned from."""

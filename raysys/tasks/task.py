@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
@@ -75,9 +76,13 @@ class Task(nn.Module):
         """Turn logits into what users read: a probability, a rating, minutes. By default the logits."""
         return logits
 
-    def judged(self, targets: Targets) -> Tensor:
-        """Return which targets evaluation counts [B, C] bool, of those whose label is known. By default all."""
-        return targets.mask_BC
+    def truth(self, targets: Targets) -> Tensor:
+        """Return what predictions are measured against [B, C], NaN where a target does not count; for ScoresPairs.
+
+        By default it is the task's label.
+        """
+        labels_BC = targets.labels[self.label]  # type: ignore[index]
+        return labels_BC.masked_fill(~targets.mask_BC, torch.nan)
 
 
 @runtime_checkable
@@ -112,6 +117,6 @@ class ScoresPairs(Protocol):
         """Return what users read, in the shape of the logits."""
         ...
 
-    def judged(self, targets: Targets) -> Tensor:
-        """Return which targets evaluation counts [B, C] bool, of those whose label is known."""
+    def truth(self, targets: Targets) -> Tensor:
+        """Return what predictions are measured against [B, C], NaN where a target does not count."""
         ...

@@ -181,8 +181,8 @@ class Liked(Task):
     def logits(self, encoded, targets):
         return self.scale * (encoded.state_before(targets.anchor_BC) * encoded.items(targets.items_BC)).sum(-1)
 
-    def judged(self, targets):
-        return targets.mask_BC & (targets.items_BC % 2 == 1)
+    def truth(self, targets):
+        return super().truth(targets).masked_fill(targets.items_BC % 2 == 0, torch.nan)
 
     def count(self, view):
         raise AssertionError("not trained here")

@@ -43,14 +43,27 @@ def _with_label(batch, name, values):
     return replace(batch, targets=replace(batch.targets, labels={**batch.targets.labels, name: values}))
 
 
-def test_conversion_is_the_product_of_two_chances(contract_dataset, batch):
-    network = _network(contract_dataset, {"click": {}, "buy": {"kind": "conversion", "label": "purchase"}})
+@pytest.mark.parametrize("kept", [1.0, 0.2])
+def test_conversion_is_the_product_of_two_chances(contract_dataset, batch, kept):
+    network = _network(
+        contract_dataset, {"click": {"keep_negatives": kept}, "buy": {"kind": "conversion", "label": "purchase"}}
+    )
     tasks, encoded = network.named_tasks(), network.recommender(batch.history)
     click, buy = tasks["click"], tasks["buy"]
     given = torch.sigmoid(buy.spread(buy.score(buy.outputs(encoded, batch.targets)), batch.targets))
     both = buy.predict(buy.logits(encoded, batch.targets))
     expected = click.predict(click.logits(encoded, batch.targets)) * given
     assert torch.allclose(both[batch.targets.mask_BC], expected[batch.targets.mask_BC], atol=1e-6)
+
+
+def test_who_did_not_click_did_not_convert(contract_dataset, batch):
+    network = _network(contract_dataset, {"click": {}, "buy": {"kind": "conversion", "label": "purchase"}})
+    clicks = batch.targets.labels["click"]
+    odd = _with_label(batch, "purchase", torch.where(clicks >= 1, torch.nan, 1.0))
+    truth, mask = network.named_tasks()["buy"].truth(odd.targets), batch.targets.mask_BC
+    assert truth[mask & (clicks >= 1)].isnan().all()
+    assert (truth[mask & (clicks < 1)] == 0).all()
+    assert truth[~mask].isnan().all()
 
 
 def test_conversion_learns_from_everything_that_was_shown(contract_dataset, batch):
