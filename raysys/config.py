@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from torch import nn
 
 from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
 from raysys.evaluation.protocol import EvaluationConfig
@@ -83,6 +84,13 @@ class RunConfig(FrozenConfig):
     optimizer: Annotated[OptimizerConfig, OneOf(OPTIMIZERS, default="adamw")] = AdamW.Config()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _tasks_can_be_modules(self) -> "RunConfig":
+        for name in self.tasks:
+            if "." in name or hasattr(nn.ModuleDict, name):
+                raise ValueError(f"tasks: a task cannot be called {name!r}; give it another name and say its `kind:`")
+        return self
 
     @model_validator(mode="after")
     def _weighting_knows_the_tasks(self) -> "RunConfig":

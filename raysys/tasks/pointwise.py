@@ -38,7 +38,7 @@ class Pointwise(Task):
 
     def __init__(self, config: PointwiseConfig, context: TaskContext, num_outputs: int = 1) -> None:
         super().__init__(config, context)
-        self.label, self.num_outputs = config.label, num_outputs
+        self.label = config.label
         _check("label", config.label, context.labels, context.name)
         for event in config.events:
             _check("events", event, context.event_names, context.name)

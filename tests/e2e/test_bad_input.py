@@ -111,6 +111,7 @@ TRAIN = {
     "no users to evaluate": ("evaluation: {max_users: 0}", "evaluation.max_users"),
     "no parts": ("training: {accumulate: 0}", "training.accumulate"),
     "unknown precision": ("training: {precision: float16}", "training.precision"),
+    "a name that no task can have": ("tasks: {items: {kind: next_item}}", "cannot be called 'items'"),
     "unknown parent": ("start_from: shop@champion", "no such alias"),
     "no dataset": ("dataset: elsewhere", "elsewhere: no such dataset"),
     "not a dataset": ("dataset: .", "not a dataset"),
