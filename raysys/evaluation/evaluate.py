@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from raysys.component import kind_of
-from raysys.data.batches import Batch, Queries, make_batch, make_queries
+from raysys.data.batches import Batch, Queries, Targets, make_batch, make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.hashing import hash_ids
-from raysys.data.reader import ShardReader
+from raysys.data.reader import ShardReader, UserRows
 from raysys.data.schema import UNKNOWN, Split
 from raysys.evaluation.baselines import BASELINES
 from raysys.evaluation.baselines.popularity import Popularity
@@ -23,7 +23,7 @@ from raysys.evaluation.protocol import PROTOCOL, Estimate, EvalReport, Evaluatio
 from raysys.evaluation.ranking import ModelScorer, Scorer, ranking_metrics, recommend
 from raysys.evaluation.summary import POPULARITY, estimate, estimate_slices, with_beyond
 from raysys.tasks.multitask import MultiTask
-from raysys.tasks.task import Retrieves
+from raysys.tasks.task import Retrieves, ScoresPairs
 
 _USERS_AT_ONCE = 1 << 16  # whose labels are in memory while they are counted
 
@@ -67,17 +67,6 @@ class Judge:
         configs = {POPULARITY: Popularity.Config(), **self.config.baselines}
         fitted = {name: BASELINES[kind_of(config)](config) for name, config in configs.items()}
         return {name: baseline.fit(self.dataset, self.reader) for name, baseline in fitted.items()}
-
-    def positive_rate(self, label: str, positive_from: float) -> float:
-        """Return the share of the training events with a known label whose label is positive; read once, then kept."""
-        key = (label, positive_from)
-        if key not in self._positive_rates:
-            self._positive_rates[key] = _positive_rate(self.reader, self.dataset.manifest.num_users, *key)
-        return self._positive_rates[key]
-
-    @cached_property
-    def _positive_rates(self) -> dict[tuple[str, float], float]:
-        return {}
 
     @cached_property
     def facts(self) -> ItemFacts:
@@ -230,16 +219,6 @@ def make_report(
     )
 
 
-def _positive_rate(reader: ShardReader, num_users: int, label: str, positive_from: float) -> float:
-    positives = known = 0
-    for start in range(0, num_users, _USERS_AT_ONCE):
-        rows = reader.rows(np.arange(start, min(start + _USERS_AT_ONCE, num_users)))
-        labels = rows.labels[label][rows.marks == Split.TRAIN]
-        positives += int((labels >= positive_from).sum())
-        known += int(np.isfinite(labels).sum())
-    return positives / max(known, 1)
-
-
 def _batches(judge: Judge, rows: np.ndarray) -> list[np.ndarray]:
     size = judge.config.batch_size
     return [rows[at : at + size] for at in range(0, len(rows), size)]
@@ -273,14 +252,35 @@ def _target_batches(judge: Judge, split: Split, rows: np.ndarray) -> Iterator[Ba
 
 
 def _training_mean(judge: Judge, network: MultiTask, predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
-    """Return for every pair the mean of the label over training events, or the share of them that are positive."""
-    tasks, constants = network.pair_scorers(), {}
+    """Return for every pair the mean of what is true of training events, or the share of them that are positive."""
+    means, constants = _means(judge, network.pair_scorers()) if predictions else {}, {}
     for name, found in predictions.items():
-        if found.predicts == "probability":
-            assert found.positive_from is not None
-            mean = judge.positive_rate(tasks[name].label, found.positive_from)
-        else:
-            mean = judge.dataset.manifest.label_means[tasks[name].label]
-        predicted_N = np.full(len(found.labels_N), mean, np.float32)
+        predicted_N = np.full(len(found.labels_N), means[name], np.float32)
         constants[name] = replace(found, predicted_N=predicted_N, raw_N=None, is_constant=True)
     return constants
+
+
+def _means(judge: Judge, tasks: Mapping[str, ScoresPairs]) -> dict[str, float]:
+    sums, counts = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0)
+    for start in range(0, judge.dataset.manifest.num_users, _USERS_AT_ONCE):
+        stop = min(start + _USERS_AT_ONCE, judge.dataset.manifest.num_users)
+        targets = _all_at_once(judge.reader.rows(np.arange(start, stop)), judge.device)
+        for name, task in tasks.items():
+            truth_BC = task.truth(targets)
+            known_N = truth_BC[truth_BC.isfinite()].double()
+            if task.predicts == "probability":
+                assert task.positive_from is not None
+                known_N = known_N >= task.positive_from
+            sums[name] += float(known_N.sum())
+            counts[name] += len(known_N)
+    return {name: sums[name] / max(counts[name], 1) for name in tasks}
+
+
+def _all_at_once(rows: UserRows, device: torch.device) -> Targets:
+    """Return the training events of some users as targets of one row [1, E]: what they are, without a history."""
+    items, events, times, train = (
+        torch.from_numpy(values).to(device).unsqueeze(0)
+        for values in (rows.items.astype(np.int64), rows.events.astype(np.int64), rows.times, rows.marks == Split.TRAIN)
+    )
+    labels = {name: torch.from_numpy(values).to(device).unsqueeze(0) for name, values in rows.labels.items()}
+    return Targets(items, torch.full_like(items, -1), events, times, train, labels)

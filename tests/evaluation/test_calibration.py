@@ -210,7 +210,7 @@ def test_a_task_is_judged_where_it_wants_to_be_and_beside_the_rate(judge, liked,
     judged = [event for event in events if event["mark"] == Split.TEST and event["item"] % 2]
     assert len(pairs.labels_N) == len(judged) > 0
     assert sorted(pairs.labels_N) == sorted(event["rating"] for event in judged)
-    learnt = [event["rating"] >= 4 for event in events if event["mark"] == Split.TRAIN]
+    learnt = [event["rating"] >= 4 for event in events if event["mark"] == Split.TRAIN and event["item"] % 2]
     rate, observed = np.mean(learnt), np.mean([event["rating"] >= 4 for event in judged])
     loss = -(observed * np.log(rate) + (1 - observed) * np.log(1 - rate))
     beside = found.report.baselines["training_mean"]

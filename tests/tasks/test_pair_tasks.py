@@ -11,6 +11,8 @@ from raysys.data.batches import make_batch
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, PAD, Split
 from raysys.errors import UserError
+from raysys.evaluation.evaluate import Judge, examine
+from raysys.evaluation.protocol import EvaluationConfig
 from raysys.model.recommender import ModelConfig
 from raysys.tasks import TASKS
 from raysys.tasks.multitask import LazyLogits, MultiTask
@@ -64,6 +66,17 @@ def test_who_did_not_click_did_not_convert(contract_dataset, batch):
     assert truth[mask & (clicks >= 1)].isnan().all()
     assert (truth[mask & (clicks < 1)] == 0).all()
     assert truth[~mask].isnan().all()
+
+
+def test_the_training_mean_of_a_conversion_is_of_everything_that_was_shown(contract_dataset):
+    network = _network(contract_dataset, {"click": {}, "buy": {"kind": "conversion", "label": "purchase"}})
+    judge = Judge.of(contract_dataset, EvaluationConfig(k=(5,), resamples=20), LENGTH)
+    found = examine(judge, network, Split.TEST)
+    events = judge.reader.rows(np.arange(contract_dataset.manifest.num_users))
+    train, test = events.marks == Split.TRAIN, events.marks == Split.TEST
+    rate, bought = events.labels["purchase"][train].mean(), events.labels["purchase"][test].mean()
+    loss = -(bought * np.log(rate) + (1 - bought) * np.log(1 - rate))
+    assert found.report.baselines["training_mean"]["buy.log_loss"].mean == pytest.approx(loss, abs=1e-6)
 
 
 def test_conversion_learns_from_everything_that_was_shown(contract_dataset, batch):
