@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from test_loop import Interrupt, interrupt_at
 from test_step import TWO_RANKS
 
 from raysys.configfile import dump_yaml
@@ -31,28 +32,13 @@ def _own(line):
     return {name: value for name, value in line.items() if name.startswith(OWN)}
 
 
-class Interrupt(Exception):
-    pass
-
-
-def _interrupt_at(loop, step):
-    inner = loop.learner.step
-
-    def stop(number, parts):
-        if number == step:
-            raise Interrupt
-        return inner(number, parts)
-
-    loop.learner.step = stop
-
-
 @pytest.mark.parametrize("weighting", WEIGHTED, ids=lambda node: node["kind"])
 def test_every_weighting_learns_and_resumes_byte_for_byte(config_of, contract_dataset, tmp_path, weighting):
     training = {"epochs": 4, "batch_size": 32, "threads": 1, "checkpoint_every": 2}
     config = config_of(training=training, weighting=weighting)
     expected = _loop(config, contract_dataset, tmp_path / "whole").run().network.state_dict()
     broken = _loop(config, contract_dataset, tmp_path / "broken")
-    _interrupt_at(broken, 23)  # within the last epoch, after a checkpoint
+    interrupt_at(broken, 23)  # within the last epoch, after a checkpoint
     with pytest.raises(Interrupt):
         broken.run()
     found = _loop(config, contract_dataset, tmp_path / "broken").run().network.state_dict()

@@ -27,7 +27,7 @@ class Interrupt(Exception):
     pass
 
 
-def _interrupt_at(loop, step):
+def interrupt_at(loop, step):
     inner = loop.learner.step
 
     def stop(number, parts):
@@ -54,7 +54,7 @@ def test_an_interrupted_run_ends_equal_to_an_uninterrupted_one(config_of, contra
     whole = _loop(config, contract_dataset, tmp_path / "whole")
     expected = whole.run()
     broken = _loop(config, contract_dataset, tmp_path / "broken")
-    _interrupt_at(broken, step)
+    interrupt_at(broken, step)
     with pytest.raises(Interrupt):
         broken.run()
     resumed = _loop(config, contract_dataset, tmp_path / "broken")
@@ -79,7 +79,7 @@ def test_every_optimizer_learns_and_resumes_byte_for_byte(config_of, contract_da
     config = config_of(training=training, optimizer={"warmup_steps": 5, **optimizer})
     expected = _loop(config, contract_dataset, tmp_path / "whole").run()
     broken = _loop(config, contract_dataset, tmp_path / "broken")
-    _interrupt_at(broken, 9)
+    interrupt_at(broken, 9)
     with pytest.raises(Interrupt):
         broken.run()
     assert _same(
