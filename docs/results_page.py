@@ -35,14 +35,13 @@ PUBLISHED: dict[str, tuple[tuple[str, float, float, str], ...]] = {
     ),
 }
 """Recall@10 and NDCG@10 as stated elsewhere, under the same protocol unless the source says otherwise."""
-EXAMPLES = {
-    "amazon-beauty": ("Amazon Beauty", "amazon-beauty", "pretrain"),
-    "amazon-beauty-text": ("Amazon Beauty, items with their text", "amazon-beauty", "pretrain-text"),
-    "amazon-toys": ("Amazon Toys and Games", "amazon-toys", "pretrain"),
-    "amazon-toys-text": ("Amazon Toys and Games, items with their text", "amazon-toys", "pretrain-text"),
-    "movielens-1m": ("MovieLens-1M", "movielens-1m", "pretrain"),
+TITLES = {
+    "amazon-beauty": "Amazon Beauty",
+    "amazon-beauty-text": "Amazon Beauty, items with their text",
+    "amazon-toys": "Amazon Toys and Games",
+    "amazon-toys-text": "Amazon Toys and Games, items with their text",
+    "movielens-1m": "MovieLens-1M",
 }
-"""Title, folder of the example, and config."""
 INTRODUCTION = """# Results
 
 Written by `make results` from recorded figures; nothing here is typed by hand.
@@ -74,26 +73,26 @@ def main() -> None:
 
 def page(figures: Mapping[str, Any]) -> str:
     """Return the page."""
-    rows = sorted(figures["rows"], key=lambda row: (list(EXAMPLES).index(row["example"]), row["seed"]))
+    rows = sorted(figures["rows"], key=lambda row: (list(TITLES).index(row["example"]), row["seed"]))
     sections = [_section(name, list(group)) for name, group in groupby(rows, key=lambda row: row["example"])]
     return "\n".join([INTRODUCTION, *sections])
 
 
 def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    title, folder, stem = EXAMPLES[name]
+    ingest, train = rows[0]["files"]
     ours = {metric: [row["test"][metric]["mean"] for row in rows] for metric in ("recall@10", "ndcg@10")}
     lines = [
         (f"**raysys**, {len(rows)} seed{'s' * (len(rows) > 1)}", *map(statistics.mean, ours.values()), "this page")
     ]
     for kind, found in rows[0]["baselines"].items():
         lines.append((f"{kind}, ours", found["recall@10"]["mean"], found["ndcg@10"]["mean"], "same run"))
-    lines += PUBLISHED[folder]
+    lines += PUBLISHED[Path(ingest).parent.name]
     table = "\n".join(
         f"| {who} | {_figure(recall, who)} | {_figure(ndcg, who)} | {where} |"
         for who, recall, ndcg, where in sorted(lines, key=lambda line: line[2])
     )
     config = yaml.safe_dump(dict(rows[0]["config"]), sort_keys=False, default_flow_style=None, width=110).strip()
-    return f"""## {title}
+    return f"""## {TITLES[name]}
 
 | | Recall@10 | NDCG@10 | where stated |
 |---|---|---|---|
@@ -107,8 +106,8 @@ def _section(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 | mean | {_spread(ours["recall@10"])} | {_spread(ours["ndcg@10"])} | | | | |
 
 ```bash
-raysys ingest examples/{folder}/ingest.yaml
-raysys train examples/{folder}/{stem}.yaml --set seed=0
+raysys ingest {ingest}
+raysys train {train} --set seed=0
 ```
 
 ```yaml

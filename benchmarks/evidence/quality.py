@@ -80,6 +80,7 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
         "example": name,
         "seed": seed,
         "machine": {**peers.machine(), "precision": str(fast_precision(torch.device("cpu"))).removeprefix("torch.")},
+        "files": [f"examples/{folder}/{file}.yaml" for file in ("ingest", stem)],
         "config_digest": digest(name),
         "config": _sparse(config),
         "valid": _metrics(reports["valid"]["metrics"]),
