@@ -14,11 +14,12 @@ from torch import Tensor
 # What the compressed rows of `item_scores` need; torch warns once of a beta.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
-_CHUNK_BYTES = 16 << 20
+_CHUNK_BYTES = {"cpu": 16 << 20}
+_CHUNK_BYTES_ELSEWHERE = 512 << 20
 _SUMMED_ITEMS = 8192
 _SCRATCH: dict[torch.device, Tensor] = {}
 _ROUND_ROWS = 32  # oneDNN keeps megabytes for every size of product that it meets: let there be few
-_SOFTMAX_ROWS = 128  # rows whose logits stay in the cache between the passes over them
+_SOFTMAX_ROWS = {"cpu": 128}  # rows whose logits stay in the cache between the passes over them; elsewhere a chunk
 
 
 class _FullSoftmax(torch.autograd.Function):
@@ -29,8 +30,8 @@ class _FullSoftmax(torch.autograd.Function):
         ctx: Any, states_ND: Tensor, table_VD: Tensor, targets_N: Tensor, precision: torch.dtype
     ) -> Tensor:  # scalar
         table, total = table_VD.to(precision), states_ND.new_zeros(())
-        room = max(_CHUNK_BYTES // (len(table) * table.element_size()) // _ROUND_ROWS, 1) * _ROUND_ROWS
-        size = min(room, _SOFTMAX_ROWS)
+        room = max(_chunk_bytes(table) // (len(table) * table.element_size()) // _ROUND_ROWS, 1) * _ROUND_ROWS
+        size = min(room, _SOFTMAX_ROWS.get(table.device.type, max(_rounded(len(states_ND)), _ROUND_ROWS)))
         chunk = room // size * size
         grad_states_ND, grad_table_VD = torch.empty_like(states_ND), torch.zeros_like(table_VD)
         for start in range(0, len(states_ND), chunk):
@@ -39,7 +40,7 @@ class _FullSoftmax(torch.autograd.Function):
             weights = _scratch(len(rows), len(table), table)
             for at in range(0, len(rows), size):
                 rest = len(targets) - at
-                part = slice(at, at + min(rest + -rest % _ROUND_ROWS, size))
+                part = slice(at, at + min(_rounded(rest), size))
                 total += _softmax_gradient(rows[part], table, targets[part], weights[part])
                 weights[part.stop : at + size] = 0
                 gradient = weights[part] @ table
@@ -61,13 +62,29 @@ def _softmax_gradient(rows: Tensor, table: Tensor, targets: Tensor, out: Tensor)
     out[len(targets) :] = 0
     out = out[: len(targets)]
     chances = out.gather(1, targets)
-    out.scatter_(1, targets, chances - 1)
     losses = -chances.float().log().squeeze(1)
     lost = losses.isinf()  # a chance too small for the format: the gradient is right, the value is made again
-    if lost.any():
-        logits = rows[: len(targets)][lost].float() @ table.float().T
-        losses[lost] = F.cross_entropy(logits, targets[lost].squeeze(1), reduction="none")
+    if out.device.type != "cpu":  # to ask whether there are any would wait for the device
+        losses = torch.where(lost, _from_the_best(rows, table, targets, out), losses)
+    elif lost.any():
+        losses[lost] = _from_the_best(rows[: len(targets)][lost], table, targets[lost], out[lost])
+    out.scatter_(1, targets, chances - 1)
     return losses.sum()
+
+
+def _from_the_best(rows: Tensor, table: Tensor, targets: Tensor, chances: Tensor) -> Tensor:
+    """Return -log softmax at the targets by way of the best item, whose chance is never too small to be held."""
+    top, best = chances.max(1, keepdim=True)
+    ahead = table[best.squeeze(1)].float() - table[targets.squeeze(1)].float()
+    return (rows[: len(targets)].float() * ahead).sum(1) - top.float().log().squeeze(1)
+
+
+def _rounded(rows: int) -> int:
+    return rows + -rows % _ROUND_ROWS
+
+
+def _chunk_bytes(like: Tensor) -> int:
+    return _CHUNK_BYTES.get(like.device.type, _CHUNK_BYTES_ELSEWHERE)
 
 
 def _scratch(rows: int, columns: int, like: Tensor) -> Tensor:
@@ -79,7 +96,7 @@ def _scratch(rows: int, columns: int, like: Tensor) -> Tensor:
     kept = _SCRATCH.get(like.device)
     if kept is None or kept.numel() < wanted:
         with torch.inference_mode(False):
-            size = max(wanted, _CHUNK_BYTES)
+            size = max(wanted, _chunk_bytes(like))
             kept = _SCRATCH[like.device] = torch.empty(size, dtype=torch.uint8, device=like.device)
     return kept[:wanted].view(like.dtype).view(rows, columns)
 
@@ -89,7 +106,7 @@ def full_softmax(
 ) -> Tensor:
     """Return the sum over rows of -log softmax(states table^T)[target].
 
-    At most 16 MiB of logits, or the logits of 32 rows, exist at a time. `precision` is that of the three matrix
+    At most 16 MiB of logits (512 MiB on a GPU), or the logits of 32 rows, exist at a time. `precision` is that of the three matrix
     products and of the weights between them; the softmax itself is f32.
     """
     return _FullSoftmax.apply(  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """Runs the training loop in Ray Train's workers and turns the outcome into a run. The only place training meets ray."""
 
 import importlib.metadata
+import importlib.util
 import json
 import shutil
 import time
@@ -109,7 +110,13 @@ def _complete(config: RunConfig, directory: Path) -> Run:
 
 
 def _fit(config: RunConfig, directory: Path) -> None:
-    """Let Ray Train run the loop: in this process for one worker, else in a group that is restarted when it breaks."""
+    """Let Ray Train run the loop: in this process for one worker, else in a group that is restarted when it breaks.
+
+    One worker trains without Ray where there is none: on a GPU machine to which a dataset was copied, for instance.
+    """
+    if config.training.num_workers == 1 and importlib.util.find_spec("ray") is None:
+        run_loop(config, directory)
+        return
     cluster.prepare_environment()
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -208,7 +215,7 @@ def _record(
 ) -> RunRecord:
     position = json.loads((checkpoints(directory / "checkpoints")[-1] / "position.json").read_text())
     means = {report.split: {name: found.mean for name, found in report.metrics.items()} for report in reports}
-    versions = {name: importlib.metadata.version(name) for name in ("raysys", "torch", "ray", "pyarrow")}
+    used = [name for name in ("raysys", "torch", "ray", "pyarrow") if importlib.util.find_spec(name) is not None]
     return RunRecord(
         run_id=directory.name,
         project=config.project,
@@ -224,5 +231,5 @@ def _record(
         parameters=sum(p.numel() for p in network.parameters()),
         valid=means.get("valid", {}),
         test=means.get("test", {}),
-        versions=versions,
+        versions={name: importlib.metadata.version(name) for name in used},
     )
