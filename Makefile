@@ -14,8 +14,8 @@ RAYSYS_DATA := $(or $(abspath $(wildcard ../shared/data)),data)
 endif
 export RAYSYS_DATA
 
-# One target per script. Files that start with _ or serve the others (peers.py) are not benchmarks.
-BENCHMARKS := $(filter-out bench-_% bench-peers,$(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py)))
+# One target per script. Files that start with _ or serve the others (peers.py) are no benchmarks; gpu.py needs a GPU.
+BENCHMARKS := $(filter-out bench-_% bench-peers bench-gpu,$(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py)))
 EVIDENCE := $(filter-out evidence-_%,$(patsubst benchmarks/evidence/%.py,evidence-%,$(wildcard benchmarks/evidence/*.py)))
 
 .DEFAULT_GOAL := help

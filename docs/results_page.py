@@ -41,6 +41,7 @@ TITLES = {
     "amazon-toys": "Amazon Toys and Games",
     "amazon-toys-text": "Amazon Toys and Games, items with their text",
     "movielens-1m": "MovieLens-1M",
+    "movielens-1m-gpu": "MovieLens-1M, on a GPU",
 }
 INTRODUCTION = """# Results
 
@@ -148,7 +149,8 @@ def _cold(row: Mapping[str, Any]) -> str:
 def _machine(rows: Iterable[Mapping[str, Any]]) -> str:
     """Say where the figures were made, and in which precision of the products with the item table."""
     found = {
-        f"{about['cpu']}, one thread per run, torch {about['torch']}, `auto` meant {about['precision']}"
+        f"{about.get('gpu', about['cpu'])}, one thread per run, torch {about['torch']}, "
+        f"`auto` meant {about['precision']}"
         for about in (row["machine"] for row in rows)
     }
     return f"Machine: {'; '.join(sorted(found))}."

@@ -32,17 +32,18 @@ CONFIGS = {
     "amazon-toys": ("amazon-toys", "pretrain"),
     "amazon-toys-text": ("amazon-toys", "pretrain-text"),
     "movielens-1m": ("movielens-1m", "pretrain"),
+    "movielens-1m-gpu": ("movielens-1m", "pretrain-gpu"),
 }
 """Folder of an example and the config of its runs."""
+HERE = [name for name in CONFIGS if torch.cuda.is_available() or not name.endswith("-gpu")]
 OUTPUT = Path("benchmarks/results/evidence-quality.json")
 CURVE_POINTS = 60
 
 
 def main() -> None:
     options = _options()
-    report = json.loads(options.output.read_text()) if options.output.is_file() else {"rows": []}
     wanted = [(name, seed) for seed in options.seeds for name in options.configs]
-    done = {(row["example"], row["seed"]): row["config_digest"] for row in report["rows"]}
+    done = {(row["example"], row["seed"]): row["config_digest"] for row in _rows(options.output)}
     todo = [(name, seed) for name, seed in wanted if done.get((name, seed)) != digest(name)]
     for folder in dict.fromkeys(CONFIGS[name][0] for name, _ in todo):
         _ingest(folder, options.root)
@@ -50,11 +51,14 @@ def main() -> None:
         for job in as_completed([pool.submit(train, name, seed, options.root) for name, seed in todo]):
             row = job.result()
             print(f"{row['example']} seed {row['seed']}: {row['test']}", flush=True)
-            others = [old for old in report["rows"] if (old["example"], old["seed"]) != (row["example"], row["seed"])]
-            rows = sorted([*others, row], key=lambda each: (each["example"], each["seed"]))
-            report = {"rows": rows}
+            rows = {(each["example"], each["seed"]): each for each in [*_rows(options.output), row]}
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            options.output.write_text(json.dumps(report, indent=1) + "\n")
+            options.output.write_text(json.dumps({"rows": [rows[key] for key in sorted(rows)]}, indent=1) + "\n")
+
+
+def _rows(output: Path) -> list[dict[str, Any]]:
+    """Return what is recorded so far, by this process and others."""
+    return json.loads(output.read_text())["rows"] if output.is_file() else []
 
 
 def digest(name: str) -> str:
@@ -79,7 +83,7 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
     return {
         "example": name,
         "seed": seed,
-        "machine": {**peers.machine(), "precision": str(fast_precision(torch.device("cpu"))).removeprefix("torch.")},
+        "machine": _machine(torch.device("cuda" if name.endswith("-gpu") else "cpu")),
         "files": [f"examples/{folder}/{file}.yaml" for file in ("ingest", stem)],
         "config_digest": digest(name),
         "config": _sparse(config),
@@ -94,6 +98,12 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
         "training_seconds": round(history[-1]["seconds"], 1),
         "curve": _curve(history),
     }
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """Describe where a run trains, and what `precision: auto` means there."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {**peers.machine(), **gpu, "precision": str(fast_precision(device)).removeprefix("torch.")}
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +146,7 @@ def _alone(command: list[str], log: Path) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configs", nargs="+", default=list(CONFIGS), choices=CONFIGS)
+    parser.add_argument("--configs", nargs="+", default=HERE, choices=HERE)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--root", type=Path, default=Path("store"), help="where datasets and runs are kept")

@@ -106,8 +106,8 @@ def full_softmax(
 ) -> Tensor:
     """Return the sum over rows of -log softmax(states table^T)[target].
 
-    At most 16 MiB of logits (512 MiB on a GPU), or the logits of 32 rows, exist at a time. `precision` is that of the three matrix
-    products and of the weights between them; the softmax itself is f32.
+    At most 16 MiB of logits (512 MiB on a GPU), or the logits of 32 rows, exist at a time. `precision` is that of the
+    three matrix products and of the weights between them; the softmax itself is f32.
     """
     return _FullSoftmax.apply(  # type: ignore[no-untyped-call]
         states_ND, table_VD, targets_N, precision
