@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
+import scipy  # its parts are loaded when they are first used: training needs none
 
 _GROUPS = 3840  # 15 x 256: the bins of reliability are whole groups
 
@@ -26,8 +26,8 @@ class ByScore:
     """Pairs grouped by their scores, once for many weightings of the users behind them."""
 
     scores_T: np.ndarray  # f64, ascending; the mean of a group
-    all_TU: csr_array  # pairs of each user in each group
-    positive_TU: csr_array  # the positive ones among them
+    all_TU: "scipy.sparse.csr_array"  # pairs of each user in each group
+    positive_TU: "scipy.sparse.csr_array"  # the positive ones among them
 
     @staticmethod
     def of(scores_N: np.ndarray, positive_N: np.ndarray, owners_N: np.ndarray, num_users: int) -> "ByScore":
@@ -45,7 +45,7 @@ class ByScore:
         scores_T = np.bincount(group_N, scores_N) / counts_T
         shape, ones_N = (len(counts_T), num_users), np.ones(len(scores_N))
         parts = ((ones_N, group_N, owners_N), (ones_N[positive_N], group_N[positive_N], owners_N[positive_N]))
-        tables = (coo_array((ones, (groups, owners)), shape).tocsr() for ones, groups, owners in parts)
+        tables = (scipy.sparse.coo_array((ones, (groups, owners)), shape).tocsr() for ones, groups, owners in parts)
         return ByScore(scores_T, *tables)
 
     def masses(self, weights_RU: np.ndarray) -> Iterator[Masses]:

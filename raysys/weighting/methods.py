@@ -8,8 +8,8 @@ condition G w = 1 / w is FairGrad's for alpha 1.
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used: training needs none
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 from torchjd.aggregation import (
     AlignedMTLWeighting,
@@ -46,7 +46,7 @@ class _Projector(DualConeProjector):
     def __call__(self, U: Tensor, G: Tensor) -> Tensor:
         ridge = _RIDGE * torch.eye(len(G), dtype=G.dtype)
         root = torch.linalg.cholesky(G / G.diagonal().sum() + ridge).T.numpy()
-        found = np.stack([u + nnls(root, -root @ u)[0] for u in U.reshape(-1, len(G)).numpy()])
+        found = np.stack([u + scipy.optimize.nnls(root, -root @ u)[0] for u in U.reshape(-1, len(G)).numpy()])
         return torch.from_numpy(found).reshape(U.shape)
 
 

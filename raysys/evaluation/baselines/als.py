@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used: training needs none
 import torch
 from pydantic import Field
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from raysys.component import FrozenConfig
@@ -37,7 +37,7 @@ class AlsScorer:
 
     def ask(self, queries: Queries) -> FoldedIn:
         """Solve for the users of a batch: x = (Y'Y + Y'(C - 1)Y + regularization)^-1 Y'C p (equation 4)."""
-        profiles_BI = csr_matrix(query_profiles(queries, self.num_items))
+        profiles_BI = scipy.sparse.csr_matrix(query_profiles(queries, self.num_items))
         factors_BD = torch.from_numpy(self.model.recalculate_user(np.arange(profiles_BI.shape[0]), profiles_BI))
         cold_B1 = torch.from_numpy(np.diff(profiles_BI.indptr) == 0).unsqueeze(1)
         device = queries.anchor_B.device
@@ -84,7 +84,7 @@ class ALS(Baseline):
                 "evaluation.baselines: als needs the library implicit, which is not installed; "
                 "run `pip install 'raysys[als]'` or leave als out"
             ) from None
-        config, had_UI = self.config, csr_matrix(training_profiles(dataset, reader))
+        config, had_UI = self.config, scipy.sparse.csr_matrix(training_profiles(dataset, reader))
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(
                 factors=config.factors,

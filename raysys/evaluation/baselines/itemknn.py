@@ -3,8 +3,8 @@
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used: training needs none
 from pydantic import Field
-from scipy.sparse import csr_array
 
 from raysys.component import FrozenConfig
 from raysys.data.batches import Queries
@@ -16,7 +16,7 @@ from raysys.evaluation.baselines.baseline import Baseline, VoteScorer, nearest, 
 class ItemKnnScorer(VoteScorer):
     """Every item of the profile votes for its neighbours, with their similarity."""
 
-    def weights(self, queries: Queries) -> csr_array:
+    def weights(self, queries: Queries) -> "scipy.sparse.csr_array":
         """Return the profiles: each item that the user had weighs 1, however often that was."""
         return query_profiles(queries, self.num_items)
 

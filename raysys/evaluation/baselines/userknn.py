@@ -3,8 +3,8 @@
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used: training needs none
 from pydantic import Field
-from scipy.sparse import csr_array
 
 from raysys.component import FrozenConfig
 from raysys.data.batches import Queries
@@ -16,12 +16,12 @@ from raysys.evaluation.baselines.baseline import Baseline, VoteScorer, nearest, 
 class UserKnnScorer(VoteScorer):
     """The nearest training users vote for what they had, with their similarity to the query's profile."""
 
-    def __init__(self, had_IU: csr_array, popularity_V: np.ndarray, neighbours: int) -> None:
+    def __init__(self, had_IU: "scipy.sparse.csr_array", popularity_V: np.ndarray, neighbours: int) -> None:
         """Take which training user had which item [I, U], and how many neighbours vote."""
         super().__init__(had_IU, popularity_V)
         self.neighbours = neighbours
 
-    def weights(self, queries: Queries) -> csr_array:
+    def weights(self, queries: Queries) -> "scipy.sparse.csr_array":
         """Return the cosines [B, U] between profiles and their nearest training users.
 
         A user's own row is left out: it is the nearest of all, and votes for nothing but what the user had already.

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import expit
+import scipy  # its parts are loaded when they are first used: training needs none
 
 from raysys.component import FrozenConfig
 
@@ -76,7 +76,7 @@ def fit_logistic(features_NK: np.ndarray, targets_N: np.ndarray, start_K: np.nda
     """Return weights [K] of the logistic regression on soft targets, by Newton's method with halved steps."""
     weights_K, loss = start_K, _loss(features_NK @ start_K, targets_N)
     for _ in range(100):
-        probability_N = expit(features_NK @ weights_K)
+        probability_N = scipy.special.expit(features_NK @ weights_K)
         gradient_K = features_NK.T @ (probability_N - targets_N)
         curvature_KK = (features_NK * (probability_N * (1 - probability_N))[:, None]).T @ features_NK
         step_K = np.linalg.lstsq(curvature_KK, gradient_K, rcond=None)[0]  # one prediction for all: no inverse

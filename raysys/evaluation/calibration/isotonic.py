@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+import scipy  # its parts are loaded when they are first used: training needs none
 
 from raysys.component import FrozenConfig
 from raysys.evaluation.calibration.calibrator import Calibrator, soft_targets
@@ -33,7 +33,7 @@ class Isotonic(Calibrator):
         distinct_T, codes_N = np.unique(predicted_N.astype(np.float64), return_inverse=True)
         counts_T = np.bincount(codes_N).astype(np.float64)
         means_T = np.bincount(codes_N, soft_targets(positive_N)) / counts_T
-        levels_T = isotonic_regression(means_T, weights=counts_T).x
+        levels_T = scipy.optimize.isotonic_regression(means_T, weights=counts_T).x
         differs = np.diff(levels_T) > 1e-12
         ends_T = np.r_[True, differs] | np.r_[differs, True]
         return cls(tuple(distinct_T[ends_T].tolist()), tuple(levels_T[ends_T].tolist()))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import expit
+import scipy  # its parts are loaded when they are first used: training needs none
 
 from raysys.component import FrozenConfig
 from raysys.evaluation.calibration.calibrator import Calibrator, CannotFitError, fit_logistic, log_odds, soft_targets
@@ -36,7 +36,7 @@ class Platt(Calibrator):
 
     def apply(self, predicted: np.ndarray) -> np.ndarray:
         """Return sigmoid(slope x log odds + offset)."""
-        return expit(self.slope * log_odds(predicted) + self.offset)
+        return scipy.special.expit(self.slope * log_odds(predicted) + self.offset)
 
     def describe(self) -> str:
         """Return slope and offset."""

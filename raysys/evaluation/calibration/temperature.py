@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import expit
+import scipy  # its parts are loaded when they are first used: training needs none
 
 from raysys.component import FrozenConfig
 from raysys.evaluation.calibration.calibrator import Calibrator, CannotFitError, fit_logistic, log_odds, soft_targets
@@ -34,7 +34,7 @@ class Temperature(Calibrator):
 
     def apply(self, predicted: np.ndarray) -> np.ndarray:
         """Return sigmoid(log odds / temperature)."""
-        return expit(log_odds(predicted) / self.temperature)
+        return scipy.special.expit(log_odds(predicted) / self.temperature)
 
     def describe(self) -> str:
         """Return the temperature."""
