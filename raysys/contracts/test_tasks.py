@@ -17,6 +17,10 @@ from raysys.tasks.task import Retrieves, ScoresPairs, Task
 LENGTH = 12
 NEEDED = {
     "binary": {"label": "click"},
+    "bundle": {"within": "3d"},
+    "churn": {"horizon": "1d"},
+    "similar_item": {"loss": {"kind": "sampled_softmax", "negatives": 16}},  # ranks share what stands in one batch
+    "watch_count": {"horizon": "1d"},
     "conversion": {"label": "purchase"},
     "watch_time": {"duration": "duration"},
 }
@@ -141,7 +145,7 @@ def test_retrieval_query_agrees_with_logits(network, contract_reader):
     wanted_B1 = batch.targets.items_BC.gather(1, last_B1)
     history, asked_B = task.ask(batch.history, anchor_B)
     encoded = network.recommender(history)
-    query_BD = task.query(encoded.state_before(asked_B.unsqueeze(1)).squeeze(1))
+    query_BD = task.query(encoded, asked_B.unsqueeze(1)).squeeze(1)
     targets = replace(batch.targets, items_BC=wanted_B1, anchor_BC=asked_B.unsqueeze(1))
     logits_B1 = task.logits(encoded, targets)
     assert torch.allclose((query_BD * encoded.items(wanted_B1.squeeze(1))).sum(-1), logits_B1.squeeze(1), atol=1e-4)

@@ -54,6 +54,7 @@ class Targets:
     mask_BC: Tensor  # bool, true on targets
     labels: Mapping[str, Tensor]  # name -> [B, C] f32, NaN = unknown
     context: Columns = field(default_factory=Columns)  # [B, C]
+    complete_B: Tensor | None = None  # bool, whether a user's newest event of the split is among the targets; None: is
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,18 @@ def make_batch(
     window: np.ndarray | None = None,
     windows_back: int = 0,
     key: int = 0,
+    live: bool = True,
 ) -> Batch:
     """Make the events of one split the targets, and at most `max_length` history events before them the tokens.
 
     Tokens are the newest before the last target; with `window` (a number in [0, 1) per user), longer histories are
     seen through a window that starts at that share of the possible places. Targets whose anchor lies outside are left
     out; they are in the batches of `windows_back` 1, 2, ..., until one has no targets. An item that training never
-    saw is no token.
+    saw is no token. Without `live`, events of the split itself are no tokens: all targets of a user have one state.
     """
-    view = _View(rows, split, is_history)
-    last = view.last_anchor(rows.marks == split) - windows_back * max_length
+    view = _View(rows, split, is_history, live)
+    newest = view.last_anchor(rows.marks == split)
+    last = newest - windows_back * max_length
     first = np.maximum(last - max_length + 1, 0)
     if window is not None:
         first = np.floor(window * (first + 1)).astype(np.int64)
@@ -130,6 +133,7 @@ def make_batch(
             mask_BC=spread(np.ones(len(anchor), np.int64), 0).bool(),
             labels=_numbers(rows.labels, targets, place, shape),
             context=_columns(rows.context, targets, place, shape),
+            complete_B=torch.from_numpy(last == newest),
         ),
         key,
     )
@@ -156,10 +160,11 @@ def make_queries(rows: UserRows, split: Split, is_history: np.ndarray, max_lengt
 class _View:
     """Which events of some users are tokens, as seen from one split."""
 
-    def __init__(self, rows: UserRows, split: Split, is_history: np.ndarray) -> None:
+    def __init__(self, rows: UserRows, split: Split, is_history: np.ndarray, live: bool = True) -> None:
         self.rows = rows
         self.row = np.repeat(np.arange(len(rows.users)), np.diff(rows.offsets))  # [E] owner
-        self.is_token = (rows.marks <= split) & is_history[rows.events] & (rows.items != UNKNOWN)
+        known = rows.marks <= split if live else rows.marks < split
+        self.is_token = known & is_history[rows.events] & (rows.items != UNKNOWN)
         self.before = _running(self.is_token, self.row, rows.offsets)  # [E] tokens strictly before the event
 
     def last_anchor(self, is_target: np.ndarray) -> np.ndarray:

@@ -244,7 +244,7 @@ def _target_batches(judge: Judge, split: Split, rows: np.ndarray) -> Iterator[Ba
     for part in _batches(judge, rows):
         events, back = judge.reader.rows(part), 0
         while True:
-            batch = make_batch(events, split, judge.reader.is_history, judge.max_length, windows_back=back)
+            batch = make_batch(events, split, judge.reader.is_history, judge.max_length, windows_back=back, live=judge.config.live)
             if back and not batch.targets.mask_BC.any():
                 break
             yield batch.to(judge.device)

@@ -29,6 +29,10 @@ class EvaluationConfig(FrozenConfig):
     max_users: int | None = Field(None, ge=1)
     """Most users of a split that are evaluated: always the same, chosen by a hash of their ids; all where null. They
     are ranked against all items, and the intervals say what the sample leaves open."""
+    live: bool = True
+    """Whether labels are predicted from all that came strictly before, as a service that takes in every event would,
+    or from what was known when the split began, so that nothing of its period is an input. Lists are always made from
+    the latter."""
     baselines: Annotated[BaselinesConfig, BeforeValidator(name_as_kind)] = {}
     """Baselines by name that stand beside the run in its reports; popularity always does."""
     calibration: Annotated[FrozenConfig, OneOf(CALIBRATIONS)] = Platt.Config()

@@ -67,7 +67,7 @@ class ModelScorer:
         """Encode the histories, and return query vectors [B, D]."""
         history, anchor_B = self.retriever.ask(queries.history, queries.anchor_B)
         encoded = self.network.recommender(history)
-        return self.retriever.query(encoded.state_before(anchor_B.unsqueeze(1)).squeeze(1))
+        return self.retriever.query(encoded, anchor_B.unsqueeze(1)).squeeze(1)
 
     @torch.inference_mode()
     def block(self, asked: Tensor, start: int, stop: int) -> Tensor:

@@ -17,6 +17,7 @@ from raysys.data.columns import ColumnSchema, values_of
 from raysys.data.quantiles import Quantiles
 from raysys.data.schema import FIRST_ITEM, UNKNOWN
 from raysys.model.fields import FieldEncoder
+from raysys.model.target_encoding import TargetEncodingConfig
 
 FieldsOf = Literal["users", "items", "context"]
 
@@ -28,6 +29,8 @@ class FieldsConfig(FrozenConfig):
     """Features of users and items, context of the event. The item's id is always a field."""
     width: int = Field(8, ge=1)
     """Width of the vector of a field."""
+    target_encoding: TargetEncodingConfig | None = None
+    """Means of the labels of items, and of items of the same categories, as further fields."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,13 @@ class Pairs:
     users: Columns  # [N]
     items: Columns  # [N]
     context: Columns  # [N]
+    encodings_NF: Tensor  # target encodings of the items; F may be 0
 
 
 class PairEncoder(nn.Module):
     """Puts side by side what is known of a pair."""
 
-    def __init__(self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int) -> None:
+    def __init__(self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int, num_encodings: int) -> None:
         super().__init__()
         there = {side: getattr(schemas, side) for side in config.of}
         encoders = {f"of_{side}": FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
@@ -63,7 +67,7 @@ class PairEncoder(nn.Module):
         nn.init.normal_(self.item_id.weight, std=0.05)
         self.norm = nn.LayerNorm(3 * width)
         num_fields = 1 + sum(schema.num_columns for schema in there.values())
-        self.out_width = 3 * width + num_fields * config.width
+        self.out_width = 3 * width + num_fields * config.width + num_encodings
         """E."""
 
     def observe(self, quantiles: Quantiles) -> None:
@@ -77,7 +81,7 @@ class PairEncoder(nn.Module):
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
         columns = {"of_users": pairs.users, "of_items": pairs.items, "of_context": pairs.context}
         fields = [encoder(columns[name], shape).flatten(-2) for name, encoder in self.fields.items()]
-        return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields], dim=-1)
+        return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields, pairs.encodings_NF], dim=-1)
 
 
 class ItemColumns(nn.Module):
@@ -87,7 +91,7 @@ class ItemColumns(nn.Module):
 
     def __init__(self, schema: ColumnSchema, vocabulary_size: int) -> None:
         super().__init__()
-        self.schema = schema
+        self.schema, self.vocabulary_size = schema, vocabulary_size
         self.register_buffer("numbers_VG", torch.full((vocabulary_size, len(schema.numbers)), torch.nan))
         for at, name in enumerate(schema.categories):
             shape = (vocabulary_size, schema.lists[name]) if name in schema.lists else (vocabulary_size,)

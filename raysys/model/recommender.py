@@ -26,6 +26,7 @@ from raysys.model.items import ITEM_ENCODERS
 from raysys.model.items.encoder import ItemEncoder, ItemVectors
 from raysys.model.pairs import ColumnSchemas, FieldsConfig, ItemColumns, PairEncoder, Pairs
 from raysys.model.sharing import SHARINGS, Shared, SharingContext
+from raysys.model.target_encoding import TargetEncoding
 from raysys.model.tokens import TokenFields, TokensConfig
 
 ItemsConfig = dict[str, Annotated[FrozenConfig, OneOf(ITEM_ENCODERS)]]
@@ -74,14 +75,19 @@ class Encoded:
 
         With `valid_BC`, rows come in the order of `valid_BC.nonzero()` and nothing is computed for the others.
         """
-        if valid_BC is None:
-            rows = torch.arange(len(anchor_BC), device=anchor_BC.device).unsqueeze(1).expand_as(anchor_BC)
-            anchors = anchor_BC
-        else:
-            rows, columns = valid_BC.nonzero(as_tuple=True)
-            anchors = anchor_BC[rows, columns]
+        rows, anchors = places(anchor_BC, valid_BC)
         states = self.states_BLD[rows, anchors.clamp(min=0)]
         return torch.where((anchors >= 0).unsqueeze(-1), states, self.start_BD[rows])
+
+    def item_before(self, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
+        """Return the vectors of the items at the anchors, as `state_before` returns states."""
+        rows, anchors = places(anchor_BC, valid_BC)
+        vectors = self.items(self.history.items_BL[rows, anchors.clamp(min=0)])
+        return torch.where((anchors >= 0).unsqueeze(-1), vectors, self.start_BD[rows])
+
+    def nothing(self) -> Tensor:
+        """Return 0 with a gradient of 0 for the backbone: for losses of items alone, so that no rank waits for it."""
+        return 0.0 * (self.states_BLD.sum() + self.start_BD.sum())
 
     def shared(self, targets: Targets) -> Shared:
         """Return what point-wise tasks get of the targets, rows in the order of `mask_BC.nonzero()`; made once."""
@@ -89,6 +95,14 @@ class Encoded:
             assert self.pair_head is not None, "built without point-wise tasks"
             self._shared[id(targets)] = targets, self.pair_head(self, targets)
         return self._shared[id(targets)][1]
+
+
+def places(anchor_BC: Tensor, valid_BC: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return (row, anchor) of every target, [B, C] each; of the valid ones only, [N] each."""
+    if valid_BC is None:
+        return torch.arange(len(anchor_BC), device=anchor_BC.device).unsqueeze(1).expand_as(anchor_BC), anchor_BC
+    rows, columns = valid_BC.nonzero(as_tuple=True)
+    return rows, anchor_BC[rows, columns]
 
 
 class ItemTower(nn.Module):
@@ -131,8 +145,13 @@ class PairHead(nn.Module):
         schemas = ColumnSchemas(manifest.user_columns, manifest.item_columns, context)
         size, kind = manifest.num_items + FIRST_ITEM, SHARINGS[kind_of(config.sharing)]
         self.columns = ItemColumns(schemas.items if "items" in config.fields.of else ColumnSchema(), size)
-        self.encoder = PairEncoder(config.fields, schemas, config.width, size)
-        own = {task: PairEncoder(config.fields, schemas, config.width, size) for task in tasks if kind.own_fields}
+        wanted = config.fields.target_encoding
+        self.encoding = (
+            None if wanted is None else TargetEncoding(wanted, self.columns.schema, size, manifest.labels)
+        )
+        num_encodings = 0 if self.encoding is None else self.encoding.width
+        self.encoder = PairEncoder(config.fields, schemas, config.width, size, num_encodings)
+        own = {task: PairEncoder(config.fields, schemas, config.width, size, num_encodings) for task in tasks if kind.own_fields}
         self.own = nn.ModuleDict(own)
         seen = SharingContext(self.encoder.out_width, tasks)
         self.sharing = kind(config.sharing, seen)  # type: ignore[arg-type]
@@ -140,6 +159,8 @@ class PairHead(nn.Module):
     def observe(self, dataset: Dataset) -> None:
         """Take features of items and quantiles of numbers."""
         self.columns.observe(dataset.catalog)
+        if self.encoding is not None:
+            self.encoding.observe(dataset, self.columns(torch.arange(self.columns.vocabulary_size)).categories)
         for encoder in (self.encoder, *self.own.values()):
             encoder.observe(training_quantiles(dataset, NUM_QUANTILES))  # type: ignore[operator]
 
@@ -147,13 +168,18 @@ class PairHead(nn.Module):
         """Return a view of each valid target for each task."""
         rows_N, columns_N = targets.mask_BC.nonzero(as_tuple=True)
         items_N = targets.items_BC[rows_N, columns_N]
+        columns = self.columns(items_N)
+        encodings_NF = encoded.states_BLD.new_zeros(len(items_N), 0)
+        if self.encoding is not None:
+            encodings_NF = self.encoding(items_N, columns.categories, encoded.history.users_B[rows_N])
         pairs = Pairs(
             states_ND=encoded.state_before(targets.anchor_BC, targets.mask_BC),
             vectors_ND=encoded.items(items_N),
             items_N=items_N,
             users=encoded.history.features.at(rows_N),
-            items=self.columns(items_N),
+            items=columns,
             context=targets.context.at(rows_N, columns_N),
+            encodings_NF=encodings_NF,
         )
         told = {"": self.encoder(pairs)} | {task: encoder(pairs) for task, encoder in self.own.items()}
         shared: Shared = self.sharing(told)

@@ -50,6 +50,7 @@ class MultiTask(nn.Module):
             labels=manifest.labels,
             label_means=manifest.label_means,
             numbers=manifest.numbers,
+            has_times=manifest.time_range is not None,
             shared_width=model.sharing.hidden,  # type: ignore[attr-defined]
         )
         heads = {name: TASKS[kind_of(config)](config, replace(context, name=name)) for name, config in tasks.items()}

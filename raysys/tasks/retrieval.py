@@ -11,7 +11,8 @@ from torch import Tensor
 from raysys.component import FrozenConfig, OneOf, kind_of
 from raysys.data.batches import Batch, History, Targets
 from raysys.data.dataset import Dataset
-from raysys.data.schema import FIRST_ITEM
+from raysys.data.reader import UserRows
+from raysys.data.schema import FIRST_ITEM, Split
 from raysys.errors import UserError, nearest
 from raysys.model.recommender import Encoded
 from raysys.tasks.negatives import Asked
@@ -62,9 +63,17 @@ class Retrieval(Task):
         """Ask from the state after the last token."""
         return history, anchor_B
 
-    def query(self, states_ND: Tensor) -> Tensor:
+    def questions(self, rows: UserRows, split: Split) -> UserRows:
+        """Ask for everything of the split, at its begin."""
+        return rows
+
+    def query(self, encoded: Encoded, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
         """A state is its own query, unless there is a temperature."""
-        return states_ND if self.temperature is None else F.normalize(states_ND, dim=-1) / self.temperature
+        return self.scaled(encoded.state_before(anchor_BC, valid_BC))
+
+    def scaled(self, vectors: Tensor) -> Tensor:
+        """Return vectors [*, D] whose products with item vectors are scores."""
+        return vectors if self.temperature is None else F.normalize(vectors, dim=-1) / self.temperature
 
     def count(self, view: Batch) -> Tensor:
         """Count the predicted targets."""
@@ -76,16 +85,15 @@ class Retrieval(Task):
 
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Return state . item vector [B, C]."""
-        return (self.query(encoded.state_before(targets.anchor_BC)) * encoded.items(targets.items_BC)).sum(-1)
+        return (self.query(encoded, targets.anchor_BC) * encoded.items(targets.items_BC)).sum(-1)
 
     def loss(self, encoded: Encoded, view: Batch, logits: Mapping[str, Tensor]) -> Tensor:
         """Compare at valid positions only."""
-        targets = view.targets
-        valid_BC = self.valid(targets)
+        valid_BC = self.valid(view.targets)
         rows_N, places_N = valid_BC.nonzero(as_tuple=True)
         asked = Asked(
-            queries_ND=self.query(encoded.state_before(targets.anchor_BC, valid_BC)),
-            targets_N=targets.items_BC[valid_BC] - FIRST_ITEM,
+            queries_ND=self.query(encoded, view.targets.anchor_BC, valid_BC),
+            targets_N=view.targets.items_BC[rows_N, places_N] - FIRST_ITEM,
             rows_N=view.history.users_B[rows_N],
             places_N=places_N,
             key=view.key,

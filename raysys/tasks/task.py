@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from raysys.component import FrozenConfig
 from raysys.data.batches import Batch, History, Targets
 from raysys.data.dataset import Dataset
+from raysys.data.reader import UserRows
+from raysys.data.schema import Split
 from raysys.model.recommender import Encoded
 
 
@@ -28,6 +30,8 @@ class TaskContext:
     label_means: Mapping[str, float]
     numbers: tuple[str, ...] = ()
     """Numbers of the context that events carry."""
+    has_times: bool = True
+    """Whether events have times."""
     shared_width: int = 0
     """H: width of what the towers of point-wise tasks get."""
 
@@ -93,8 +97,16 @@ class Retrieves(Protocol):
         """Return the history to encode and the position [B] whose state asks, for users whose last token is known."""
         ...
 
-    def query(self, states_ND: Tensor) -> Tensor:
-        """Return query vectors [N, D] for states."""
+    def query(self, encoded: Encoded, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
+        """Return query vectors [B, C, D] from positions of histories, -1 before the first; [N, D] of the valid ones.
+
+        With `valid_BC`, rows come in the order of `valid_BC.nonzero()`.
+        """
+        ...
+
+    def questions(self, rows: UserRows, split: Split) -> UserRows:
+        """Return users whose marks say what an evaluation on a split asks: what is known (below it), what is held out
+        (the split's own), what is neither (above it)."""
         ...
 
 

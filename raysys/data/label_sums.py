@@ -1,0 +1,47 @@
+"""Sums of labels over the training events of groups of items, apart by fold: what target encodings are made of.
+
+Legend of shapes: V vocabulary, K folds, G groups, L labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysys.data.dataset import Dataset
+from raysys.data.reader import ShardReader
+from raysys.data.schema import Split
+
+_USERS_AT_A_TIME = 4096
+
+
+@dataclass(frozen=True)
+class LabelSums:
+    """Known labels of training events by the fold of the user and the group of the item."""
+
+    sums_KGL: np.ndarray  # f64
+    squares_KGL: np.ndarray  # f64
+    counts_KGL: np.ndarray  # f64
+
+
+def label_sums(dataset: Dataset, groups: Mapping[str, np.ndarray], folds: int) -> dict[str, LabelSums]:
+    """Return the sums for each way to group items, given as the group of every vocabulary index [V].
+
+    A user's fold is his row of the dataset modulo `folds`. Labels come in the order of the manifest.
+    """
+    sizes = {name: int(group_V.max(initial=0)) + 1 for name, group_V in groups.items()}
+    shape = (folds, len(dataset.manifest.labels))
+    found = {name: [np.zeros((shape[0], size, shape[1])) for _ in range(3)] for name, size in sizes.items()}
+    reader, rows = ShardReader(dataset), dataset.rows_with_targets(Split.TRAIN)
+    for start in range(0, len(rows), _USERS_AT_A_TIME):
+        events = reader.rows(rows[start : start + _USERS_AT_A_TIME])
+        owner = np.repeat(events.users, np.diff(events.offsets))
+        for at, label in enumerate(dataset.manifest.labels):
+            known = (events.marks == Split.TRAIN) & np.isfinite(events.labels[label])
+            values = events.labels[label][known].astype(np.float64)
+            for name, group_V in groups.items():
+                place = owner[known] % folds * sizes[name] + group_V[events.items[known]]
+                for table, weights in zip(found[name], (values, values**2, np.ones_like(values)), strict=True):
+                    added = np.bincount(place, weights, minlength=folds * sizes[name])
+                    table[:, :, at] += added.reshape(folds, sizes[name])
+    return {name: LabelSums(*tables) for name, tables in found.items()}
