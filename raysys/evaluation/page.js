@@ -2,19 +2,48 @@ function legend() {
   return { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("--text"), size: 13 } };
 }
 
+function epochs(last) {
+  const step = last <= 12 ? { dtick: 1 } : {};
+  return axis("epoch", { showgrid: false, range: [0.7, last + 0.3], tickformat: "d", ...step });
+}
+
+function keptAt(epoch) {
+  return {
+    type: "line", x0: epoch, x1: epoch, y0: 0, y1: 1, yref: "paper",
+    line: { color: colour("--soft"), width: 1, dash: "dash" },
+  };
+}
+
 const draw = {
   curve(data) {
     const trace = {
       type: "scatter", mode: "lines+markers", x: data.epochs, y: data.values, marker: { size: 6 },
       line: { color: colour("--s1"), width: 2 }, hovertemplate: "epoch %{x}: %{y:.4f}<extra></extra>",
     };
-    const kept = {
-      type: "line", x0: data.kept, x1: data.kept, y0: 0, y1: 1, yref: "paper",
-      line: { color: colour("--soft"), width: 1, dash: "dash" },
+    return [[trace], layout(epochs(Math.max(...data.epochs)), axis("", {}), { shapes: [keptAt(data.kept)] })];
+  },
+  lines(data) {
+    const dashes = ["solid", "dot", "dash", "dashdot"];
+    const traces = data.series.map((one, at) => ({
+      name: one.name, type: "scatter", mode: "lines+markers", x: one.epochs, y: one.values, marker: { size: 6 },
+      line: { color: colour(`--s${at % 8 + 1}`), width: 2, dash: dashes[Math.floor(at / 8) % 4] },
+      hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+    }));
+    const last = Math.max(...data.series.flatMap((one) => one.epochs));
+    return [traces, layout(epochs(last), axis("", {}), {
+      shapes: [keptAt(data.kept)], showlegend: true, legend: legend(), margin: { l: 48, r: 12, t: 28, b: 40 },
+    })];
+  },
+  heat(data) {
+    const names = { type: "category", showgrid: false }, [low] = data.range;
+    const scale = low < 0 ? [[0, "--against"], [0.5, "--none"], [1, "--much"]] : [[0, "--none"], [1, "--much"]];
+    const trace = {
+      type: "heatmap", x: data.x, y: data.y, z: data.values, zmin: low, zmax: data.range[1], xgap: 2, ygap: 2,
+      colorscale: scale.map(([at, name]) => [at, colour(name)]), showscale: false, hoverongaps: false,
+      texttemplate: `%{z:${data.format}}`, textfont: { size: 12 },
+      hovertemplate: `%{y}, %{x}: %{z:${data.format}}<extra></extra>`,
     };
-    const last = Math.max(...data.epochs), step = last <= 12 ? { dtick: 1 } : {};
-    const x = axis("epoch", { showgrid: false, range: [0.7, last + 0.3], tickformat: "d", ...step });
-    return [[trace], layout(x, axis("", {}), { shapes: [kept] })];
+    return [[trace], layout(axis("", names), axis("", { ...names, autorange: "reversed" }), {})];
   },
   reliability(data) {
     const colours = data.series.length > 1 ? [colour("--s8"), colour("--s1")] : [colour("--s1")];
