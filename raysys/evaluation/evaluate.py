@@ -228,9 +228,7 @@ def _batches(judge: Judge, rows: np.ndarray) -> list[np.ndarray]:
     return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
-def _predict(
-    judge: Judge, network: MultiTask, split: Split, rows: np.ndarray
-) -> tuple[dict[str, Predictions], Gates]:
+def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -> tuple[dict[str, Predictions], Gates]:
     scorers, gates = network.pair_scorers(), GateMeter(network)
     found: dict[str, list[Predictions]] = {name: [] for name in scorers}
     for batch in _target_batches(judge, split, rows) if scorers else ():

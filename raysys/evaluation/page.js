@@ -23,27 +23,13 @@ const draw = {
     return [[trace], layout(epochs(Math.max(...data.epochs)), axis("", {}), { shapes: [keptAt(data.kept)] })];
   },
   lines(data) {
-    const dashes = ["solid", "dot", "dash", "dashdot"];
-    const traces = data.series.map((one, at) => ({
+    const traces = data.series.map((one) => ({
       name: one.name, type: "scatter", mode: "lines+markers", x: one.epochs, y: one.values, marker: { size: 6 },
-      line: { color: colour(`--s${at % 8 + 1}`), width: 2, dash: dashes[Math.floor(at / 8) % 4] },
+      line: { color: colour(one.colour), width: 2, dash: one.dash },
       hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
     }));
-    const last = Math.max(...data.series.flatMap((one) => one.epochs));
-    return [traces, layout(epochs(last), axis("", {}), {
-      shapes: [keptAt(data.kept)], showlegend: true, legend: legend(), margin: { l: 48, r: 12, t: 28, b: 40 },
-    })];
-  },
-  heat(data) {
-    const names = { type: "category", showgrid: false }, [low] = data.range;
-    const scale = low < 0 ? [[0, "--against"], [0.5, "--none"], [1, "--much"]] : [[0, "--none"], [1, "--much"]];
-    const trace = {
-      type: "heatmap", x: data.x, y: data.y, z: data.values, zmin: low, zmax: data.range[1], xgap: 2, ygap: 2,
-      colorscale: scale.map(([at, name]) => [at, colour(name)]), showscale: false, hoverongaps: false,
-      texttemplate: `%{z:${data.format}}`, textfont: { size: 12 },
-      hovertemplate: `%{y}, %{x}: %{z:${data.format}}<extra></extra>`,
-    };
-    return [[trace], layout(axis("", names), axis("", { ...names, autorange: "reversed" }), {})];
+    const y = axis("", { rangemode: "tozero", zeroline: true, zerolinecolor: colour("--soft"), zerolinewidth: 1 });
+    return [traces, layout(epochs(Math.max(...data.series.flatMap((one) => one.epochs))), y, { shapes: [keptAt(data.kept)] })];
   },
   reliability(data) {
     const colours = data.series.length > 1 ? [colour("--s8"), colour("--s1")] : [colour("--s1")];

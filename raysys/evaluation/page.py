@@ -72,7 +72,8 @@ def page(facts: RunFacts) -> str:
 {"".join(_sections(facts))}
 </div>
 <footer>{text(facts.place)}</footer>"""
-    figures = _curves(facts) | _sharing(facts) | _slice_figures(facts) | reliability_figures(facts.reliabilities)
+    figures = _curves(facts) | sharing_figures(facts.history, facts.best_epoch)
+    figures |= _slice_figures(facts) | reliability_figures(facts.reliabilities)
     return shell(f"{facts.project} {facts.run_id}", body, style, script, figures)
 
 
@@ -108,7 +109,8 @@ def _headlines(facts: RunFacts) -> Html:
 def _sections(facts: RunFacts) -> Iterable[Html]:
     yield _learning(facts)
     reports = in_page_order(facts.reports)
-    yield from sharing_sections(_sharing(facts), facts.history, reports[0].split if reports else "")
+    gates, split = (reports[0].gates, reports[0].split) if reports else ({}, "")
+    yield from sharing_sections(facts.history, gates, split)
     parents = {report.split: report for report in facts.parent_reports}
     for at, report in enumerate(reports):
         yield _split(report, parents.get(report.split), facts.confidence, is_open=at == 0)
@@ -156,11 +158,6 @@ def _curves(facts: RunFacts) -> dict[str, Any]:
         }
         for at, name in enumerate([*losses, *chosen])
     }
-
-
-def _sharing(facts: RunFacts) -> dict[str, Any]:
-    reports = in_page_order(facts.reports)
-    return sharing_figures(facts.history, facts.best_epoch, reports[0].gates if reports else {})
 
 
 def _curve_name(name: str) -> str:

@@ -75,8 +75,8 @@ class EvalReport:
         """Return plain values, for files and --json.
 
         {"split", "protocol", "metrics": {metric: {"mean", "low", "high", "count"}}, "baselines": {baseline: {metric:
-        {...}}}, "slices": {slice: {metric: {...}}}, "num_users", "num_users_of_split", "notes": [text], "gates": {task: {expert:
-        share}}}
+        {...}}}, "slices": {slice: {metric: {...}}}, "num_users", "num_users_of_split", "notes": [text],
+        "gates": {task: {expert: share}}}
         """
         return asdict(self)
 
