@@ -45,6 +45,12 @@ def test_gates_are_shares(sharing):
         assert torch.allclose(gate.sum(-1), torch.ones(PAIRS))
 
 
+def test_every_expert_of_a_gate_has_a_name(sharing):
+    gates, names = sharing(_told(sharing)).gates, sharing.expert_names()
+    assert {task: len(own) for task, own in names.items()} == {task: gate.shape[1] for task, gate in gates.items()}
+    assert all(len(set(own)) == len(own) for own in names.values())
+
+
 def test_pairs_do_not_see_each_other(sharing):
     told = _told(sharing)
     some = sharing({name: x[:3] for name, x in told.items()})

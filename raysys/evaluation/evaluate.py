@@ -17,9 +17,10 @@ from raysys.evaluation.baselines import BASELINES
 from raysys.evaluation.baselines.popularity import Popularity
 from raysys.evaluation.beyond import ItemFacts
 from raysys.evaluation.calibration.of_tasks import Calibrators, calibrated, pair_predictions, remarks
+from raysys.evaluation.gates import GateMeter
 from raysys.evaluation.outcomes import Outcomes, no_outcomes
 from raysys.evaluation.pointwise import Predictions, cheap_metrics, join
-from raysys.evaluation.protocol import PROTOCOL, Estimate, EvalReport, EvaluationConfig
+from raysys.evaluation.protocol import PROTOCOL, Estimate, EvalReport, EvaluationConfig, Gates
 from raysys.evaluation.ranking import ModelScorer, Scorer, ranking_metrics, recommend
 from raysys.evaluation.summary import POPULARITY, estimate, estimate_slices, with_beyond
 from raysys.tasks.multitask import MultiTask
@@ -89,7 +90,7 @@ def collect(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray | N
     rows = judge.rows(split) if rows is None else rows
     name = retrieving_task(network)
     ranked = rank_users(judge, {name: ModelScorer(network)}, split, rows, name)[name] if name else no_outcomes()
-    return replace(ranked, predictions=_predict(judge, network, split, rows))
+    return replace(ranked, predictions=_predict(judge, network, split, rows)[0])
 
 
 @torch.inference_mode()
@@ -181,7 +182,8 @@ def examine(judge: Judge, network: MultiTask, split: Split, calibrators: Calibra
         scorers = {"": ModelScorer(network), **judge.baselines}
         ranked = with_beyond(judge.facts, judge.config, rank_users(judge, scorers, split, rows, name))
     fitted = calibrators if calibrators and split > Split.VALID else {}
-    predictions = calibrated(_predict(judge, network, split, rows), fitted)
+    raw, gates = _predict(judge, network, split, rows)
+    predictions = calibrated(raw, fitted)
     outcomes = replace(ranked.pop("", no_outcomes()), predictions=predictions)
     constant = replace(no_outcomes(), predictions=_training_mean(judge, network, predictions))
     found = estimate(judge.facts, judge.config, {"": outcomes, **ranked})
@@ -190,7 +192,7 @@ def examine(judge: Judge, network: MultiTask, split: Split, calibrators: Calibra
         baselines["training_mean"] = estimate(judge.facts, judge.config, {"": constant})[""]
     slices = estimate_slices(judge.facts, judge.config, outcomes)
     notes = remarks(predictions, fitted)
-    return Evaluation(make_report(judge, split, found[""], baselines, slices, notes), outcomes)
+    return Evaluation(make_report(judge, split, found[""], baselines, slices, notes, gates), outcomes)
 
 
 def retrieving_task(network: MultiTask) -> str:
@@ -205,6 +207,7 @@ def make_report(
     baselines: Mapping[str, Mapping[str, Estimate]],
     slices: Mapping[str, Mapping[str, Estimate]],
     notes: tuple[str, ...] = (),
+    gates: Gates | None = None,
 ) -> EvalReport:
     """Put a report together, with how many users of how many were evaluated."""
     return EvalReport(
@@ -216,6 +219,7 @@ def make_report(
         num_users=len(judge.rows(split)),
         num_users_of_split=len(judge.dataset.rows_with_targets(split)),
         notes=notes,
+        gates=gates or {},
     )
 
 
@@ -224,8 +228,8 @@ def _batches(judge: Judge, rows: np.ndarray) -> list[np.ndarray]:
     return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
-def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -> dict[str, Predictions]:
-    scorers = network.pair_scorers()
+def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -> tuple[dict[str, Predictions], Gates]:
+    scorers, gates = network.pair_scorers(), GateMeter(network)
     found: dict[str, list[Predictions]] = {name: [] for name in scorers}
     for batch in _target_batches(judge, split, rows) if scorers else ():
         encoded = network.recommender(batch.history)
@@ -236,7 +240,8 @@ def _predict(judge: Judge, network: MultiTask, split: Split, rows: np.ndarray) -
             known_BC = labels_BC.isfinite()
             predicted, labels, owners = (t[known_BC].cpu().numpy() for t in (predicted_BC, labels_BC, owners_BC))
             found[name].append(Predictions(predicted, labels, owners, task.positive_from, task.predicts))
-    return {name: join(parts) for name, parts in found.items() if parts}
+        gates.add(encoded, batch.targets)
+    return {name: join(parts) for name, parts in found.items() if parts}, gates.means()
 
 
 def _target_batches(judge: Judge, split: Split, rows: np.ndarray) -> Iterator[Batch]:

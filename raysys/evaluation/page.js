@@ -2,19 +2,34 @@ function legend() {
   return { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("--text"), size: 13 } };
 }
 
+function epochs(last) {
+  const step = last <= 12 ? { dtick: 1 } : {};
+  return axis("epoch", { showgrid: false, range: [0.7, last + 0.3], tickformat: "d", ...step });
+}
+
+function keptAt(epoch) {
+  return {
+    type: "line", x0: epoch, x1: epoch, y0: 0, y1: 1, yref: "paper",
+    line: { color: colour("--soft"), width: 1, dash: "dash" },
+  };
+}
+
 const draw = {
   curve(data) {
     const trace = {
       type: "scatter", mode: "lines+markers", x: data.epochs, y: data.values, marker: { size: 6 },
       line: { color: colour("--s1"), width: 2 }, hovertemplate: "epoch %{x}: %{y:.4f}<extra></extra>",
     };
-    const kept = {
-      type: "line", x0: data.kept, x1: data.kept, y0: 0, y1: 1, yref: "paper",
-      line: { color: colour("--soft"), width: 1, dash: "dash" },
-    };
-    const last = Math.max(...data.epochs), step = last <= 12 ? { dtick: 1 } : {};
-    const x = axis("epoch", { showgrid: false, range: [0.7, last + 0.3], tickformat: "d", ...step });
-    return [[trace], layout(x, axis("", {}), { shapes: [kept] })];
+    return [[trace], layout(epochs(Math.max(...data.epochs)), axis("", {}), { shapes: [keptAt(data.kept)] })];
+  },
+  lines(data) {
+    const traces = data.series.map((one) => ({
+      name: one.name, type: "scatter", mode: "lines+markers", x: one.epochs, y: one.values, marker: { size: 6 },
+      line: { color: colour(one.colour), width: 2, dash: one.dash },
+      hovertemplate: "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+    }));
+    const y = axis("", { rangemode: "tozero", zeroline: true, zerolinecolor: colour("--soft"), zerolinewidth: 1 });
+    return [traces, layout(epochs(Math.max(...data.series.flatMap((one) => one.epochs))), y, { shapes: [keptAt(data.kept)] })];
   },
   reliability(data) {
     const colours = data.series.length > 1 ? [colour("--s8"), colour("--s1")] : [colour("--s1")];

@@ -3,7 +3,6 @@
 What comes from logs and configs is escaped: it may be hostile.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,11 +12,13 @@ from raysys.data.webpage import Html, empty, own_file, plot, section, shell, tex
 from raysys.data.wording import percent
 from raysys.evaluation.examples import KINDS, SHOWN, Example, Examples, Item
 from raysys.evaluation.page_reliability import Reliabilities, reliability_figures, reliability_sections
+from raysys.evaluation.page_sharing import sharing_figures, sharing_sections
 from raysys.evaluation.page_tables import (
     figure,
     first_beside,
     headlines,
     interval,
+    known,
     pretty,
     ratio,
     report_tables,
@@ -48,7 +49,8 @@ class RunFacts:
     """Of all intervals."""
     best_epoch: int
     history: Sequence[Mapping[str, float]]
-    """Of each epoch: `epoch`, `loss`, `loss/TASK`, and TASK.METRIC where it was validated."""
+    """Of each epoch: `epoch`, `loss`, `loss/TASK`, `weight/TASK`, `cosine/A|B` where gradients were compared, and
+    TASK.METRIC where it was validated."""
     monitor: str | None
     """The validation metric that decided which epoch was kept."""
     reports: Sequence[EvalReport]
@@ -70,7 +72,8 @@ def page(facts: RunFacts) -> str:
 {"".join(_sections(facts))}
 </div>
 <footer>{text(facts.place)}</footer>"""
-    figures = _curves(facts) | _slice_figures(facts) | reliability_figures(facts.reliabilities)
+    figures = _curves(facts) | sharing_figures(facts.history, facts.best_epoch)
+    figures |= _slice_figures(facts) | reliability_figures(facts.reliabilities)
     return shell(f"{facts.project} {facts.run_id}", body, style, script, figures)
 
 
@@ -81,10 +84,10 @@ def in_page_order(reports: Sequence[EvalReport]) -> list[EvalReport]:
 
 
 def _header(facts: RunFacts) -> Html:
-    known = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in facts.facts.items())
+    told = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in facts.facts.items())
     return Html(
         f"<header><h1>{text(facts.project)} <span>{text(facts.run_id)}</span></h1>"
-        f"<p>Trained {text(f'{facts.created:%Y-%m-%d %H:%M}')} UTC</p><dl>{known}</dl></header>{_headlines(facts)}"
+        f"<p>Trained {text(f'{facts.created:%Y-%m-%d %H:%M}')} UTC</p><dl>{told}</dl></header>{_headlines(facts)}"
     )
 
 
@@ -105,8 +108,10 @@ def _headlines(facts: RunFacts) -> Html:
 
 def _sections(facts: RunFacts) -> Iterable[Html]:
     yield _learning(facts)
-    parents = {report.split: report for report in facts.parent_reports}
     reports = in_page_order(facts.reports)
+    gates, split = (reports[0].gates, reports[0].split) if reports else ({}, "")
+    yield from sharing_sections(facts.history, gates, split)
+    parents = {report.split: report for report in facts.parent_reports}
     for at, report in enumerate(reports):
         yield _split(report, parents.get(report.split), facts.confidence, is_open=at == 0)
     if not reports:
@@ -148,7 +153,7 @@ def _curves(facts: RunFacts) -> dict[str, Any]:
         f"curve-{at}": {
             "name": text(_curve_name(name)),
             "epochs": [line["epoch"] for line in facts.history if name in line],
-            "values": [_known(line[name]) for line in facts.history if name in line],
+            "values": [known(line[name]) for line in facts.history if name in line],
             "kept": facts.best_epoch,
         }
         for at, name in enumerate([*losses, *chosen])
@@ -205,16 +210,12 @@ def _slice_name(name: str) -> str:
 def _point(found: Estimate | None) -> dict[str, float | None] | None:
     if found is None:
         return None
-    known = {"mean": found.mean, "low": found.low, "high": found.high}
-    return {**{name: _known(value) for name, value in known.items()}, "count": found.count}
+    values = {"mean": found.mean, "low": found.low, "high": found.high}
+    return {**{name: known(value) for name, value in values.items()}, "count": found.count}
 
 
 def _percent(confidence: float) -> str:
     return f"{100 * confidence:g} %"
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no NaN
 
 
 def _examples(found: Examples | str) -> Html:

@@ -94,6 +94,11 @@ def figure(value: float) -> str:
     return (f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}").replace("-", "−")
 
 
+def known(value: float) -> float | None:
+    """Return a value for a plot: None where it is undefined, because JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
 def interval(found: Estimate) -> str:
     """Return the interval of an estimate; empty where it has none."""
     known = math.isfinite(found.low) and math.isfinite(found.high) and found.low != found.high

@@ -14,6 +14,8 @@ from raysys.evaluation.calibration.platt import Platt
 PROTOCOL = "full ranking over the whole catalogue; items the user already had are left out; no sampled negatives"
 
 _ERRORS = ("rmse", "mae", "log_loss", "normalised_entropy", "ece", "ece_raw", "loss")
+Gates = Mapping[str, Mapping[str, float]]
+"""The mean share of each expert in what a task is given, by task and name of the expert: those of a task sum to 1."""
 BaselinesConfig = dict[str, Annotated[FrozenConfig, OneOf(BASELINES)]]
 
 
@@ -70,12 +72,15 @@ class EvalReport:
     num_users_of_split: int = 0
     """Users that have events of the split."""
     notes: tuple[str, ...] = field(default=())
+    gates: Gates = field(default_factory=dict)
+    """Of the point-wise tasks; none where their sharing has no experts."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for files and --json.
 
         {"split", "protocol", "metrics": {metric: {"mean", "low", "high", "count"}}, "baselines": {baseline: {metric:
-        {...}}}, "slices": {slice: {metric: {...}}}, "num_users", "num_users_of_split", "notes": [text]}
+        {...}}}, "slices": {slice: {metric: {...}}}, "num_users", "num_users_of_split", "notes": [text],
+        "gates": {task: {expert: share}}}
         """
         return asdict(self)
 
@@ -91,6 +96,7 @@ class EvalReport:
             node["num_users"],
             node["num_users_of_split"],
             tuple(node["notes"]),
+            node.get("gates", {}),
         )
 
 

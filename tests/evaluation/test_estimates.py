@@ -155,7 +155,9 @@ def report() -> EvalReport:
         "training_mean": {},
     }
     slices = {"history 5-9": {"next_item.ndcg@10": Estimate(0.3, 0.2, 0.4, 321)}, "item tail": {}}
-    return EvalReport("test", "full ranking", metrics, baselines, slices, 1943, 5000, ("a note",))
+    return EvalReport(
+        "test", "full ranking", metrics, baselines, slices, 1943, 5000, ("a note",), {"click": {"shared 1": 1.0}}
+    )
 
 
 def test_a_report_survives_being_written():

@@ -175,6 +175,85 @@ def test_curves_are_drawn_for_what_was_recorded():
     assert "No epoch was recorded." in page(facts(history=[]))
 
 
+BALANCE = [
+    {"loss": 2.0, "weight/a": 1.0, "weight/b": 0.5, "weight/c": 1.5, "cosine/a|b": -0.1, "cosine/b|c": 0.0, "epoch": 1},
+    {"loss": 1.0, "weight/a": 0.9, "weight/b": 0.6, "weight/c": 1.5, "cosine/a|b": -0.3, "cosine/b|c": 0.1, "epoch": 2},
+]
+GATES = {"a": {"shared 1": 0.25, "own 1": 0.75}, "b": {"shared 1": 0.5, "shared 2": 0.5}}
+
+
+def card(text: str, title: str) -> str:
+    return text[text.index(f"<h2>{title}</h2>") :].partition("</section>")[0]
+
+
+def heat(text: str, title: str) -> list[list[str]]:
+    return [[re.sub("<.*?>", "", cell) for cell in row] for row in cells(card(text, title))]
+
+
+def test_weights_and_conflicts_are_drawn_as_they_were_recorded():
+    text = page(facts(history=BALANCE))
+    drawn = figures(text)
+    weights, cosines = drawn["lines-weights"], drawn["lines-cosines"]
+    assert {one["name"]: one["values"] for one in weights["series"]} == {
+        "a": [1.0, 0.9],
+        "b": [0.5, 0.6],
+        "c": [1.5, 1.5],
+    }
+    assert (weights["series"][0]["epochs"], weights["kept"]) == ([1, 2], 2)
+    assert {one["name"]: one["values"] for one in cosines["series"]} == {"a and b": [-0.1, -0.3], "b and c": [0.0, 0.1]}
+    assert heat(text, "Task conflict") == [
+        *(["", "a", "b", "c"], ["a", "", "−0.30", ""], ["b", "−0.30", "", "0.10"], ["c", "", "0.10", ""])
+    ]
+    assert "means of epoch 2, and over epochs" in card(text, "Task conflict")
+    assert re.findall("<span>(.*?)</span>", card(text, "Task weights")) == ["a", "b", "c"]
+    depths = re.findall(r'class="(\w+)" style="--depth: (\d+)%"', card(text, "Task conflict"))
+    assert depths == [("under", "55"), ("under", "55"), ("over", "18"), ("over", "18")]
+
+
+def test_one_epoch_of_cosines_has_no_course_and_losses_alone_no_cosines():
+    text = page(facts(history=BALANCE[:1]))
+    assert "lines-weights" in figures(text)
+    assert "cosines" not in "".join(figures(text))
+    assert heat(text, "Task conflict")[1:] == [
+        ["a", "", "−0.10", ""],
+        ["b", "−0.10", "", "0.00"],
+        ["c", "", "0.00", ""],
+    ]
+    assert 'class="under" style="--depth: 28%"' in card(text, "Task conflict"), "0.2 is deepest where all are less"
+    plain = [{name: value for name, value in line.items() if "|" not in name} for line in BALANCE]
+    text = page(facts(history=plain))
+    assert not any("cosines" in name for name in figures(text))
+    assert "Task conflict" not in text
+
+
+def test_gates_are_those_of_the_split_that_comes_first():
+    text = page(facts(reports=[report("valid", gates=dict.fromkeys("ab", GATES["a"])), report(gates=GATES)]))
+    assert heat(text, "Gates") == [
+        ["", "shared 1", "own 1", "shared 2"],
+        ["a", "25.0 %", "75.0 %", ""],
+        ["b", "50.0 %", "", "50.0 %"],
+    ]
+    assert "over its targets of test." in card(text, "Gates")
+
+
+def test_a_task_alone_shares_with_nobody():
+    line = {"loss": 2.0, "loss/a": 2.0, "weight/a": 1.0, "epoch": 1}
+    text = page(facts(history=[line], reports=[report(gates={"a": GATES["a"]})]))
+    assert [name for name in figures(text) if name.startswith("lines")] == []
+    for title in ("Task weights", "Task conflict", "Gates"):
+        assert f"<h2>{title}</h2>" not in text
+
+
+def test_names_of_tasks_are_escaped_where_they_share():
+    line = {f"weight/{HOSTILE}": 1.0, "weight/b": 1.0, f"cosine/{HOSTILE}|b": math.nan, "epoch": 1}
+    text = page(facts(history=[line], reports=[report(gates={HOSTILE: {HOSTILE: 1.0}, "b": {HOSTILE: 1.0}})]))
+    assert figures(text)["lines-weights"]["series"][0]["name"] == ESCAPED
+    assert f"<span>{ESCAPED}</span>" in card(text, "Task weights")
+    assert heat(text, "Task conflict") == [["", ESCAPED, "b"], [ESCAPED, "", ""], ["b", "", ""]]
+    assert heat(text, "Gates") == [["", ESCAPED], [ESCAPED, "100.0 %"], ["b", "100.0 %"]]
+    assert text.count("<script") == 3
+
+
 def test_probabilities_are_drawn_against_what_came_true():
     labels, raw, shown = np.tile([1.0, 0, 0, 0], 60), np.repeat([0.2, 0.6], 120), np.repeat([0.2, 0.3], 120)
     clicks = Predictions(shown, labels, np.arange(240), 1.0, "probability", raw)

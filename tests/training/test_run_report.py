@@ -17,6 +17,7 @@ from raysys.evaluation.slices import ACTIVITY
 from raysys.runs import Run, RunRecord
 from raysys.tasks import TASKS
 from raysys.tasks.rating import Rating
+from raysys.training.loop import TrainingLoop, read_history
 from raysys.training.report import run_facts, write_report
 from raysys.training.start import build_network
 
@@ -92,6 +93,50 @@ def test_a_run_becomes_a_page_beside_its_record(make_run):
     for metric in ("next_item.ndcg@10", "next_item.recall@10", "rating.rmse"):
         assert f"{run.record.test[metric]:.4f}" in shown, metric
     assert shown.count("<article>") == 12
+
+
+def drawn(path) -> dict:
+    return json.loads(re.search(r'id="facts">(.*?)</script>', path.read_text(encoding="utf-8"))[1])
+
+
+def heat(path, title: str) -> dict[str, dict[str, str]]:
+    text = body(path)
+    rows = re.findall("<tr>(.*?)</tr>", text[text.index(f"<h2>{title}</h2>") :].partition("</section>")[0])
+    header, *rows = ([re.sub("<.*?>", "", cell) for cell in re.findall("<t[hd].*?</t[hd]>", row)] for row in rows)
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+
+
+def test_the_page_shows_how_tasks_weighed_conflicted_and_mixed_experts(make_run, contract_dataset):
+    nodes = {"tasks": {"next_item": {}, "rating": {}, "click": {}}, "weighting": {"kind": "gradnorm"}}
+    model = {"width": 16, "max_length": 12, "backbone": {"num_blocks": 1}, "sharing": {"kind": "mmoe"}}
+    run = make_run(**nodes, model=model)
+    (run.path / "history.jsonl").unlink()
+    TrainingLoop(run.config, contract_dataset, build_network(run.config, contract_dataset), run.path, show=False).run()
+    history, path = read_history(run.path), write_report(run)
+    found = drawn(path)
+    assert {one["name"]: one["values"] for one in found["lines-weights"]["series"]} == {
+        task: [line[f"weight/{task}"] for line in history] for task in run.config.tasks
+    }
+    for name in ("next_item|rating", "next_item|click", "rating|click"):
+        (one,) = (one for one in found["lines-cosines"]["series"] if one["name"] == name.replace("|", " and "))
+        assert one["values"] == [line[f"cosine/{name}"] for line in history]
+        first, _, second = name.partition("|")
+        cosines = heat(path, "Task conflict")
+        assert cosines[first][second] == cosines[second][first]
+        assert float(cosines[first][second].replace("−", "-")) == pytest.approx(one["values"][-1], abs=0.00501)
+    (test,) = (node for node in run.reports if node["split"] == "test")
+    assert heat(path, "Gates") == {
+        task: {expert: f"{100 * share:.1f} %" for expert, share in shares.items()}
+        for task, shares in test["gates"].items()
+    }
+    assert all(sum(shares.values()) == pytest.approx(1, abs=1e-6) for shares in test["gates"].values())
+
+
+def test_a_run_of_one_task_shows_no_sharing(make_run):
+    run = make_run(tasks={"rating": {}}, model={"width": 16, "backbone": {"num_blocks": 1}, "sharing": {"kind": "ple"}})
+    path = write_report(run)
+    assert not [name for name in drawn(path) if name.startswith("lines")]
+    assert set(run.reports[0]["gates"]["rating"]) == {"shared 1", "shared 2", "own 1"}
 
 
 def test_the_slices_of_popularity_are_of_the_same_users(make_run):

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert
+from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert, shared_names
 
 
 class MMoE(Sharing):
@@ -30,6 +30,10 @@ class MMoE(Sharing):
         experts_NXH = torch.stack([one(x_NE) for one in self.experts], dim=1)
         gates = {task: gate(x_NE).softmax(-1) for task, gate in self.gates.items()}
         return Shared({task: mixed(weights_NX, experts_NXH) for task, weights_NX in gates.items()}, gates)
+
+    def expert_names(self) -> dict[str, tuple[str, ...]]:
+        """Name the shared experts."""
+        return dict.fromkeys(self.gates, shared_names(len(self.experts)))
 
 
 def mixed(weights_NX: Tensor, experts_NXH: Tensor) -> Tensor:

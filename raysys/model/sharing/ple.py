@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.model.sharing.mmoe import mixed
-from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert
+from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert, shared_names
 
 
 class PLE(Sharing):
@@ -32,6 +32,8 @@ class PLE(Sharing):
         super().__init__(config, context)
         widths = [context.width] + [config.hidden] * (config.num_levels - 1)
         last, self.tasks = len(widths) - 1, context.tasks
+        own = tuple(f"own {number}" for number in range(1, config.num_own + 1))
+        self.names = (*shared_names(config.num_shared), *own)
         self.levels = nn.ModuleList(_Level(config, context.tasks, width, at < last) for at, width in enumerate(widths))
 
     def forward(self, told: Mapping[str, Tensor]) -> Shared:
@@ -40,6 +42,10 @@ class PLE(Sharing):
         for level in self.levels:
             inputs, gates = level(inputs)
         return Shared({task: x for task, x in inputs.items() if task}, gates)
+
+    def expert_names(self) -> dict[str, tuple[str, ...]]:
+        """Name the shared experts and the task's own."""
+        return dict.fromkeys(self.tasks, self.names)
 
 
 class _Level(nn.Module):

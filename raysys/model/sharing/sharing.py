@@ -61,6 +61,15 @@ class Sharing(nn.Module):
         `told` is [N, E] for all tasks under the empty name and, with `own_fields`, for each under its own.
         """
 
+    def expert_names(self) -> dict[str, tuple[str, ...]]:
+        """Return for each task the names of the experts it mixes, in the order of its gate; none without gates."""
+        return {}
+
+
+def shared_names(count: int) -> tuple[str, ...]:
+    """Return the names of experts of all tasks."""
+    return tuple(f"shared {number}" for number in range(1, count + 1))
+
 
 def expert(width: int, config: SharingConfig) -> nn.Module:
     """Return one layer with its activation: [N, width] -> [N, H]."""

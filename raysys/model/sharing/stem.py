@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.model.sharing.mmoe import mixed
-from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert
+from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert, shared_names
 
 
 class STEM(Sharing):
@@ -32,6 +32,11 @@ class STEM(Sharing):
     def __init__(self, config: Config, context: SharingContext) -> None:
         super().__init__(config, context)
         self.tasks = context.tasks
+        numbers = range(1, config.num_own + 1)
+        self.names = (
+            *shared_names(config.num_shared),
+            *(f"of {task} {number}" for task in context.tasks for number in numbers),
+        )
         self.shared = nn.ModuleList(expert(context.width, config) for _ in range(config.num_shared))
         own = {task: nn.ModuleList(expert(context.width, config) for _ in range(config.num_own)) for task in self.tasks}
         self.own = nn.ModuleDict(own)
@@ -49,3 +54,7 @@ class STEM(Sharing):
             gates[task] = self.gates[task](told[task]).softmax(-1)
             views[task] = mixed(gates[task], torch.stack([*shared, *experts], dim=1))
         return Shared(views, gates)
+
+    def expert_names(self) -> dict[str, tuple[str, ...]]:
+        """Name the shared experts and those of every task."""
+        return dict.fromkeys(self.tasks, self.names)
