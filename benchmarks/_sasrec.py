@@ -65,7 +65,8 @@ def trained(
     from raysys.configfile import build
     from raysys.data.dataset import Dataset
     from raysys.data.schema import Split
-    from raysys.evaluation.evaluate import Judge, collect, summarise
+    from raysys.evaluation.evaluate import collect, summarise
+    from raysys.evaluation.judge import Judge
     from raysys.training.loop import TrainingLoop
     from raysys.training.start import build_network
 

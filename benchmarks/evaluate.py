@@ -91,7 +91,8 @@ def _evaluated(node: Mapping[str, Any]) -> dict[str, Any]:
     from raysys.configfile import build
     from raysys.data.dataset import Dataset
     from raysys.data.schema import Split
-    from raysys.evaluation.evaluate import Judge, collect, evaluate
+    from raysys.evaluation.evaluate import collect, evaluate
+    from raysys.evaluation.judge import Judge
     from raysys.training.start import build_network
 
     torch.set_num_threads(1)

@@ -29,6 +29,8 @@ class Outcomes:
     relevant_items_N: np.ndarray  # i64
     per_user: Mapping[str, np.ndarray] = field(default_factory=dict)  # "next_item.ndcg@10" -> [U] f64, NaN = undefined
     predictions: Mapping[str, Predictions] = field(default_factory=dict)  # task -> labelled pairs
+    items: Mapping[str, Predictions] = field(default_factory=dict)  # task -> items, which stand in the place of users
+    further: Mapping[str, "Outcomes"] = field(default_factory=dict)  # lists of the retrieving tasks behind the first
 
     @property
     def relevant_rows(self) -> np.ndarray:

@@ -12,8 +12,9 @@ from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import PAD, Split
 from raysys.errors import UserError
-from raysys.evaluation.evaluate import Judge, make_report, measured, outcomes_of, rank_users, retrieving_task
+from raysys.evaluation.evaluate import make_report, measured, outcomes_of, rank_users
 from raysys.evaluation.intervals import PerUser, estimates
+from raysys.evaluation.judge import Judge
 from raysys.evaluation.outcomes import Outcomes
 from raysys.evaluation.protocol import Estimate, EvalReport, EvaluationConfig
 from raysys.evaluation.ranking import ModelScorer
@@ -40,7 +41,7 @@ def evaluate_predictions(
     rows = judge.rows(split)
     if not len(rows):
         raise UserError(f"{dataset.path}: no user has {split.name.lower()} events")
-    if run is not None and not retrieving_task(run[0]):
+    if run is not None and not run[0].retrieving():
         raise UserError("RUN: none of its tasks retrieves items, so there are no lists to compare with")
     lists_UK, coverage = _read_lists(path, dataset, judge.reader, rows, max(config.k))
     queries = make_queries(judge.reader.rows(rows), split, judge.reader.is_history, 1)

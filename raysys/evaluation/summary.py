@@ -41,7 +41,9 @@ def estimate(
     for owner, name in sorted(values, key=lambda key: depth_of(key[1])):
         found[owner][name] = values[owner, name]
     for owner, outcomes in ranked.items():
-        for task, predictions in outcomes.predictions.items():
+        for further in outcomes.further.values():
+            found[owner] |= estimate(facts, config, {"": further})[""]
+        for task, predictions in {**outcomes.predictions, **outcomes.items}.items():
             if len(predictions.labels_N):
                 metrics = pointwise_estimates(predictions, config)
                 found[owner] |= {f"{task}.{name}": value for name, value in metrics.items()}

@@ -58,7 +58,9 @@ class Pairs:
 class PairEncoder(nn.Module):
     """Puts side by side what is known of a pair."""
 
-    def __init__(self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int, num_encodings: int) -> None:
+    def __init__(
+        self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int, num_encodings: int
+    ) -> None:
         super().__init__()
         there = {side: getattr(schemas, side) for side in config.of}
         encoders = {f"of_{side}": FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
@@ -81,7 +83,9 @@ class PairEncoder(nn.Module):
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
         columns = {"of_users": pairs.users, "of_items": pairs.items, "of_context": pairs.context}
         fields = [encoder(columns[name], shape).flatten(-2) for name, encoder in self.fields.items()]
-        return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields, pairs.encodings_NF], dim=-1)
+        return torch.cat(
+            [self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields, pairs.encodings_NF], dim=-1
+        )
 
 
 class ItemColumns(nn.Module):

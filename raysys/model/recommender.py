@@ -146,13 +146,11 @@ class PairHead(nn.Module):
         size, kind = manifest.num_items + FIRST_ITEM, SHARINGS[kind_of(config.sharing)]
         self.columns = ItemColumns(schemas.items if "items" in config.fields.of else ColumnSchema(), size)
         wanted = config.fields.target_encoding
-        self.encoding = (
-            None if wanted is None else TargetEncoding(wanted, self.columns.schema, size, manifest.labels)
-        )
+        self.encoding = None if wanted is None else TargetEncoding(wanted, self.columns.schema, size, manifest.labels)
         num_encodings = 0 if self.encoding is None else self.encoding.width
-        self.encoder = PairEncoder(config.fields, schemas, config.width, size, num_encodings)
-        own = {task: PairEncoder(config.fields, schemas, config.width, size, num_encodings) for task in tasks if kind.own_fields}
-        self.own = nn.ModuleDict(own)
+        parts = (config.fields, schemas, config.width, size, num_encodings)
+        self.encoder = PairEncoder(*parts)
+        self.own = nn.ModuleDict({task: PairEncoder(*parts) for task in tasks if kind.own_fields})
         seen = SharingContext(self.encoder.out_width, tasks)
         self.sharing = kind(config.sharing, seen)  # type: ignore[arg-type]
 

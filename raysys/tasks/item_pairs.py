@@ -5,11 +5,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from raysys.data.batches import Batch, Targets
+from raysys.data.batches import Batch
 from raysys.data.schema import FIRST_ITEM
 from raysys.model.recommender import Encoded
 from raysys.tasks.draws import draw_below

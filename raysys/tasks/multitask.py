@@ -104,10 +104,15 @@ class MultiTask(nn.Module):
         Raises:
             UserError: no task of the run retrieves.
         """
-        for task_name, task in self.named_tasks().items():
-            if isinstance(task, Retrieves) and name in (None, task_name):
-                return task
+        for task_name in self.retrieving():
+            if name in (None, task_name):
+                return self.named_tasks()[task_name]  # type: ignore[return-value]
         raise UserError(f"tasks: none of {', '.join(self.tasks)} retrieves items; train with next_item among the tasks")
+
+    def retrieving(self) -> list[str]:
+        """Return the names of the tasks that ask for items: those that ask for users first."""
+        names = [name for name, task in self.named_tasks().items() if isinstance(task, Retrieves)]
+        return sorted(names, key=lambda name: self.named_tasks()[name].source != "users")
 
     def pair_scorers(self) -> dict[str, ScoresPairs]:
         """Return the tasks that predict something labelled of (state, item) pairs."""

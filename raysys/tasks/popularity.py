@@ -90,3 +90,7 @@ class Popularity(Task):
     def predict(self, logits: Tensor) -> Tensor:
         """Return demands, in those of the mean item."""
         return logits.exp()
+
+    def foretold(self, vectors_ND: Tensor) -> Tensor:
+        """Return the demand of items [N], in that of the mean item."""
+        return self.predict(self.log_demand(vectors_ND))

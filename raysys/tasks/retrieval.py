@@ -1,7 +1,7 @@
 """What the tasks that retrieve items have in common: a state is compared with the vectors of all items."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class RetrievalConfig(FrozenConfig):
 class Retrieval(Task):
     """Scores are dot products of states and item vectors."""
 
-    source = "users"
+    source: ClassVar[Literal["users", "items", "pairs"]] = "users"
     Config: ClassVar[type[RetrievalConfig]]
     is_predicted: Tensor
 

@@ -105,8 +105,46 @@ class Retrieves(Protocol):
         ...
 
     def questions(self, rows: UserRows, split: Split) -> UserRows:
-        """Return users whose marks say what an evaluation on a split asks: what is known (below it), what is held out
-        (the split's own), what is neither (above it)."""
+        """Return users whose marks say what an evaluation on a split asks.
+
+        What is known has a mark below the split, what is held out the split's own, what is neither one above it.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoresUsers(Protocol):
+    """A task that foretells something of users, at each of their tokens."""
+
+    predicts: Literal["probability", "value"]
+    positive_from: float | None
+
+    def outcomes(self, batch: Batch, split: Split) -> Batch:
+        """Return the tokens as targets; valid are those whose outcome is known first when the period of a split ends.
+
+        The targets of `batch` are all events up to then.
+        """
+        ...
+
+    def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
+        """Return the task's score of every target [B, C]."""
+        ...
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Return what users read, in the shape of the logits."""
+        ...
+
+    def truth(self, targets: Targets) -> Tensor:
+        """Return what predictions are measured against [B, C], NaN where a target does not count."""
+        ...
+
+
+@runtime_checkable
+class ScoresItems(Protocol):
+    """A task that foretells the demand of items from their vectors alone."""
+
+    def foretold(self, vectors_ND: Tensor) -> Tensor:
+        """Return the demand of items [N], in that of the mean item."""
         ...
 
 

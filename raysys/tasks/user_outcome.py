@@ -80,7 +80,7 @@ class UserOutcome(Task):
         """Return the tokens as targets with what followed each until the end of a split.
 
         For a split after training these are the horizons that it closes; those closed earlier are masked. Where periods
-        have no common end, a horizon is known when the user's events reach beyond it.
+        have no common end, a horizon of training is known when the user's events reach beyond it, and none later.
         """
         history, targets = batch.history, batch.targets
         counted_BC = targets.mask_BC & self.counts[targets.events_BC]
@@ -88,7 +88,9 @@ class UserOutcome(Task):
         ahead_BL = _following(targets.times_BC, counted_BC, history.times_BL, until_BL)
         newest_B1 = F.pad(torch.where(targets.mask_BC, targets.times_BC, _NEVER), (0, 1), value=_NEVER).amax(1, True)
         known_BL = until_BL <= newest_B1
-        if self.ends is not None:
+        if self.ends is None:
+            known_BL = known_BL & (split == Split.TRAIN)  # nothing tells what a later period closed
+        else:
             known_BL = (known_BL | _all_there(targets).unsqueeze(1)) & (until_BL <= self.ends[split])
             if split > Split.TRAIN:
                 known_BL = known_BL & (until_BL > self.ends[split - 1])

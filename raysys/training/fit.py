@@ -19,7 +19,8 @@ from raysys.data.dataset import Dataset
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.calibration.of_tasks import Calibrators, fit_calibrators, write_calibrators
-from raysys.evaluation.evaluate import Judge, evaluate, examine
+from raysys.evaluation.evaluate import evaluate, examine
+from raysys.evaluation.judge import Judge
 from raysys.evaluation.outcomes import FOLDER, users_of, write_outcomes
 from raysys.evaluation.protocol import EvalReport
 from raysys.progress import stage

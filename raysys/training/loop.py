@@ -16,7 +16,8 @@ from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError, nearest
-from raysys.evaluation.evaluate import Judge, collect, merge, summarise
+from raysys.evaluation.evaluate import collect, merge, summarise
+from raysys.evaluation.judge import Judge
 from raysys.evaluation.protocol import lower_is_better
 from raysys.progress import StepBar
 from raysys.tasks.multitask import MultiTask
@@ -133,11 +134,10 @@ class TrainingLoop:
             self.on_epoch(metrics)
 
     def _validate(self) -> Metrics:
-        rows = self.judge.rows(Split.VALID)
-        if not len(rows):
+        if not len(self.judge.rows(Split.VALID)):
             return {}
-        mine = rows[self.parallel.rank :: self.parallel.world_size]
-        outcomes = merge(self.parallel.gather(collect(self.judge, self.network, Split.VALID, mine)))
+        found = collect(self.judge, self.network, Split.VALID, self.parallel.rank, self.parallel.world_size)
+        outcomes = merge(self.parallel.gather(found))
         metrics = summarise(outcomes)
         name = self.monitor(metrics)
         if name is not None:

@@ -11,8 +11,9 @@ from raysys.data.files import write_bytes
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.baselines.popularity import Popularity
-from raysys.evaluation.evaluate import Judge, rank_users
+from raysys.evaluation.evaluate import rank_users
 from raysys.evaluation.examples import Examples, find_examples
+from raysys.evaluation.judge import Judge
 from raysys.evaluation.outcomes import FOLDER, Kept
 from raysys.evaluation.page import RunFacts, Slices, in_page_order, page
 from raysys.evaluation.page_reliability import Reliabilities, reliabilities

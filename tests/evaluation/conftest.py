@@ -4,7 +4,7 @@ import torch
 
 from raysys.configfile import build
 from raysys.contracts.conftest import contract_dataset, contract_reader  # noqa: F401
-from raysys.evaluation.evaluate import Judge
+from raysys.evaluation.judge import Judge
 from raysys.evaluation.protocol import EvaluationConfig
 from raysys.model.recommender import ModelConfig
 from raysys.tasks import TASKS

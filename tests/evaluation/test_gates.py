@@ -10,7 +10,8 @@ import torch
 from raysys.configfile import build
 from raysys.data.batches import make_batch
 from raysys.data.schema import Split
-from raysys.evaluation.evaluate import Judge, evaluate
+from raysys.evaluation.evaluate import evaluate
+from raysys.evaluation.judge import Judge
 from raysys.model.recommender import ModelConfig
 from raysys.tasks import TASKS
 from raysys.tasks.multitask import MultiTask

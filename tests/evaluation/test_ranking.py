@@ -227,6 +227,7 @@ def network() -> MultiTask:
         history=("buy",),
         labels=("rating",),
         label_means={"rating": 3.0},
+        time_range=None,
     )
     torch.manual_seed(0)
     model = build(ModelConfig, {"width": 8, "max_length": 5, "backbone": {"num_blocks": 1}}, "test")
@@ -249,7 +250,7 @@ def test_the_model_scores_every_item_by_its_query(network):
     for row, history in enumerate(histories):
         length = min(len([item for item in history if item != UNKNOWN]), 5)
         state = encoded.states_BLD[row, length - 1] if length else encoded.start_BD[row]
-        query = network.tasks["next_item"].query(state.unsqueeze(0))[0]
+        query = network.tasks["next_item"].scaled(state.unsqueeze(0))[0]
         for place in range(NUM_ITEMS):
             vector = encoded.items(torch.tensor([place + FIRST_ITEM]))[0]
             assert scores[row, place].item() == pytest.approx(float(query @ vector), abs=1e-5)

@@ -11,7 +11,8 @@ from raysys.data.batches import make_batch
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, PAD, Split
 from raysys.errors import UserError
-from raysys.evaluation.evaluate import Judge, examine
+from raysys.evaluation.evaluate import examine
+from raysys.evaluation.judge import Judge
 from raysys.evaluation.protocol import EvaluationConfig
 from raysys.model.recommender import ModelConfig
 from raysys.tasks import TASKS

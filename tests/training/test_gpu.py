@@ -9,7 +9,8 @@ import torch
 from raysys.data.batches import make_batch
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
-from raysys.evaluation.evaluate import Judge, collect, summarise
+from raysys.evaluation.evaluate import collect, summarise
+from raysys.evaluation.judge import Judge
 from raysys.model.backbones import BACKBONES
 from raysys.model.sharing import SHARINGS
 from raysys.tasks import losses

@@ -11,7 +11,8 @@ from raysys.configfile import dump_yaml
 from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
-from raysys.evaluation.evaluate import Judge, examine
+from raysys.evaluation.evaluate import examine
+from raysys.evaluation.judge import Judge
 from raysys.evaluation.outcomes import Kept, users_of, write_outcomes
 from raysys.evaluation.slices import ACTIVITY
 from raysys.runs import Run, RunRecord
