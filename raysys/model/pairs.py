@@ -31,6 +31,9 @@ class FieldsConfig(FrozenConfig):
     """Width of the vector of a field."""
     target_encoding: TargetEncodingConfig | None = None
     """Means of the labels of items, and of items of the same categories, as further fields."""
+    totals: bool = False
+    """How many tokens of each kind of event a user has before the target, and the means of the labels of `tokens`, as
+    further fields."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,14 @@ class Pairs:
     users: Columns  # [N]
     items: Columns  # [N]
     context: Columns  # [N]
-    encodings_NF: Tensor  # target encodings of the items; F may be 0
+    statistics_NF: Tensor  # target encodings of the items, totals of the users; F may be 0
 
 
 class PairEncoder(nn.Module):
     """Puts side by side what is known of a pair."""
 
     def __init__(
-        self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int, num_encodings: int
+        self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int, num_statistics: int
     ) -> None:
         super().__init__()
         there = {side: getattr(schemas, side) for side in config.of}
@@ -69,7 +72,7 @@ class PairEncoder(nn.Module):
         nn.init.normal_(self.item_id.weight, std=0.05)
         self.norm = nn.LayerNorm(3 * width)
         num_fields = 1 + sum(schema.num_columns for schema in there.values())
-        self.out_width = 3 * width + num_fields * config.width + num_encodings
+        self.out_width = 3 * width + num_fields * config.width + num_statistics
         """E."""
 
     def observe(self, quantiles: Quantiles) -> None:
@@ -84,7 +87,7 @@ class PairEncoder(nn.Module):
         columns = {"of_users": pairs.users, "of_items": pairs.items, "of_context": pairs.context}
         fields = [encoder(columns[name], shape).flatten(-2) for name, encoder in self.fields.items()]
         return torch.cat(
-            [self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields, pairs.encodings_NF], dim=-1
+            [self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields, pairs.statistics_NF], dim=-1
         )
 
 

@@ -28,6 +28,7 @@ from raysys.model.pairs import ColumnSchemas, FieldsConfig, ItemColumns, PairEnc
 from raysys.model.sharing import SHARINGS, Shared, SharingContext
 from raysys.model.target_encoding import TargetEncoding
 from raysys.model.tokens import TokenFields, TokensConfig
+from raysys.model.totals import HistoryTotals
 
 ItemsConfig = dict[str, Annotated[FrozenConfig, OneOf(ITEM_ENCODERS)]]
 BackboneConfig = Annotated[FrozenConfig, OneOf(BACKBONES, default="sasrec")]
@@ -147,8 +148,10 @@ class PairHead(nn.Module):
         self.columns = ItemColumns(schemas.items if "items" in config.fields.of else ColumnSchema(), size)
         wanted = config.fields.target_encoding
         self.encoding = None if wanted is None else TargetEncoding(wanted, self.columns.schema, size, manifest.labels)
-        num_encodings = 0 if self.encoding is None else self.encoding.width
-        parts = (config.fields, schemas, config.width, size, num_encodings)
+        counted = len(manifest.event_names), config.tokens.labels
+        self.totals = HistoryTotals(*counted) if config.fields.totals else None
+        num_statistics = sum(part.width for part in (self.encoding, self.totals) if part is not None)
+        parts = (config.fields, schemas, config.width, size, num_statistics)
         self.encoder = PairEncoder(*parts)
         self.own = nn.ModuleDict({task: PairEncoder(*parts) for task in tasks if kind.own_fields})
         seen = SharingContext(self.encoder.out_width, tasks)
@@ -159,6 +162,8 @@ class PairHead(nn.Module):
         self.columns.observe(dataset.catalog)
         if self.encoding is not None:
             self.encoding.observe(dataset, self.columns(torch.arange(self.columns.vocabulary_size)).categories)
+        if self.totals is not None:
+            self.totals.observe(dataset)
         for encoder in (self.encoder, *self.own.values()):
             encoder.observe(training_quantiles(dataset, NUM_QUANTILES))  # type: ignore[operator]
 
@@ -166,18 +171,20 @@ class PairHead(nn.Module):
         """Return a view of each valid target for each task."""
         rows_N, columns_N = targets.mask_BC.nonzero(as_tuple=True)
         items_N = targets.items_BC[rows_N, columns_N]
-        columns = self.columns(items_N)
-        encodings_NF = encoded.states_BLD.new_zeros(len(items_N), 0)
+        columns, history = self.columns(items_N), encoded.history
+        statistics = [encoded.states_BLD.new_zeros(len(items_N), 0)]
         if self.encoding is not None:
-            encodings_NF = self.encoding(items_N, columns.categories, encoded.history.users_B[rows_N])
+            statistics.append(self.encoding(items_N, columns.categories, history.users_B[rows_N]))
+        if self.totals is not None:
+            statistics.append(self.totals(history, rows_N, targets.anchor_BC[rows_N, columns_N]))
         pairs = Pairs(
             states_ND=encoded.state_before(targets.anchor_BC, targets.mask_BC),
             vectors_ND=encoded.items(items_N),
             items_N=items_N,
-            users=encoded.history.features.at(rows_N),
+            users=history.features.at(rows_N),
             items=columns,
             context=targets.context.at(rows_N, columns_N),
-            encodings_NF=encodings_NF,
+            statistics_NF=torch.cat(statistics, dim=-1),
         )
         told = {"": self.encoder(pairs)} | {task: encoder(pairs) for task, encoder in self.own.items()}
         shared: Shared = self.sharing(told)
