@@ -22,8 +22,9 @@ _PARAMETERS: dict[str, tuple[str, float]] = {
 class GramianWeighting(Weighting):
     """Weights found from the inner products of the task gradients in each step, before one ordinary backward pass.
 
-    A task whose gradient is all zero, because the step has no valid target for it, is left out and weighs 0; one that
-    is alone weighs 1. Where a method finds no direction that all tasks share, they weigh 1: their own heads learn.
+    A task without a valid target in the step weighs 0. One with targets whose gradient does not reach what the tasks
+    share, as of users who did nothing before, is in nobody's way and weighs 1; so does one whose gradient is alone.
+    Where a method finds no direction that all tasks share, they weigh 1: their own heads learn.
 
     Every rank sees the same reduced matrix and finds the same weights. The random orders of `pcgrad` and `gradvac` are
     drawn from the number of the step. What `gradvac` and `smoothing` remember is in buffers, and so in checkpoints;
@@ -100,11 +101,12 @@ class GramianWeighting(Weighting):
 
     def combine(self, losses_T: Tensor, gram: Callable[[], Tensor]) -> Combined:
         """Weigh the losses by what the method makes of their gradients."""
-        weights_T = self._weigh(gram().detach().to("cpu", torch.float64)).to(losses_T)
+        present_T = (losses_T.detach() > 0).to("cpu", torch.float64)
+        weights_T = self._weigh(gram().detach().to("cpu", torch.float64), present_T).to(losses_T)
         self.steps.add_(1)
         return Combined((losses_T * weights_T).sum(), weights_T)
 
-    def _weigh(self, gram_TT: Tensor) -> Tensor:
+    def _weigh(self, gram_TT: Tensor, present_T: Tensor) -> Tensor:
         if not gram_TT.isfinite().all():
             return torch.ones(len(gram_TT))  # the loss is no number either, and the loop says so better than a solver
         at_K = (gram_TT.diagonal() > 0).nonzero().squeeze(1)
@@ -114,7 +116,7 @@ class GramianWeighting(Weighting):
         weights_K = self._solve(gram_TT[place_KK], memory_KK)
         memory_TT[place_KK] = memory_KK
         self.memory_TT.copy_(memory_TT)
-        weights_T = torch.zeros(len(gram_TT), dtype=torch.float64)
+        weights_T = present_T
         weights_T[at_K] = self._smooth(weights_K, at_K)
         return weights_T
 
