@@ -22,8 +22,8 @@ class StepLosses:
     """Loss sums of one rank, in the order of the tasks."""
 
     totals_T: Tensor
-    shared_BLD: Tensor
-    """States that the tasks share, with gradient."""
+    shared: tuple[Tensor, Tensor]
+    """States that the tasks share, with gradient: [B, L, D] after tokens, [B, D] before the first."""
 
 
 class MultiTask(nn.Module):
@@ -84,7 +84,7 @@ class MultiTask(nn.Module):
                 encoded = passes[id(view.history)] = self.recommender(view.history)
             totals.append(task.loss(encoded, view, LazyLogits(self.named_tasks(), encoded, view.targets)))
         shared = passes[id(views[0].history)]
-        return StepLosses(torch.stack(totals), shared.states_BLD)
+        return StepLosses(torch.stack(totals), (shared.states_BLD, shared.start_BD))
 
     def _refuse_anchored(self, backbone: str) -> None:
         for name, task in self.named_tasks().items():

@@ -87,12 +87,13 @@ class Learner:
         losses_T = means_T + (local_T - local_T.detach())
 
         def gram() -> Tensor:
-            if not found.shared_BLD.requires_grad:
+            if not found.shared[0].requires_grad:
                 raise UserError(
                     f"weighting: {kind_of(self.config.weighting)} compares the tasks' gradients at the states they "
                     f"share, and with adapt: {kind_of(self.config.adapt)} these are fixed; take another weighting"
                 )
-            gram_TT = task_gram(losses_T, found.shared_BLD, self.parallel)
+            trained = [states for states in found.shared if states.requires_grad]
+            gram_TT = task_gram(losses_T, trained, self.parallel)
             self.balance.add_gram(gram_TT)
             return gram_TT
 

@@ -32,7 +32,7 @@ def _train(weighting, inputs, targets, scales, columns, steps=300):
             [scale * (states[:, column] - target).square().mean() for scale, target, column in tasks]
         )
         seen.append(losses_T.detach())
-        combined = module.combine(losses_T, lambda losses=losses_T, states=states: task_gram(losses, states, ALONE))
+        combined = module.combine(losses_T, lambda losses=losses_T, states=states: task_gram(losses, (states,), ALONE))
         optimizer.zero_grad()
         combined.total.backward()
         optimizer.step()

@@ -113,3 +113,10 @@ def test_gramian_says_what_to_install(monkeypatch):
     part = WEIGHTINGS["gramian"]
     with pytest.raises(UserError, match=r"pip install 'raysys\[gramian\]'"):
         part(part.Config(), NAMES)
+
+
+def test_a_task_whose_gradient_is_not_shared_learns_as_it_would_alone():
+    """A step of users who did nothing before: their losses do not reach the states, and yet there is much to learn."""
+    gram = torch.diag(torch.tensor([0.0, 3.0, 0.0]))
+    assert _weights(_make("gramian", ("a", "b", "c")), [2.0, 1.0, 0.0], gram) == [1.0, 1.0, 1.0]
+    assert _weights(_make("gramian"), [1.0, 2.0], torch.zeros(2, 2)) == [1.0, 1.0]
