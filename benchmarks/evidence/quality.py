@@ -43,20 +43,20 @@ CURVE_POINTS = 60
 def main() -> None:
     options = _options()
     wanted = [(name, seed) for seed in options.seeds for name in options.configs]
-    done = {(row["example"], row["seed"]): row["config_digest"] for row in _rows(options.output)}
+    done = {(row["example"], row["seed"]): row["config_digest"] for row in recorded(options.output)}
     todo = [(name, seed) for name, seed in wanted if done.get((name, seed)) != digest(name)]
     for folder in dict.fromkeys(CONFIGS[name][0] for name, _ in todo):
-        _ingest(folder, options.root)
+        ingest(folder, options.root)
     with ThreadPoolExecutor(options.processes) as pool:
         for job in as_completed([pool.submit(train, name, seed, options.root) for name, seed in todo]):
             row = job.result()
             print(f"{row['example']} seed {row['seed']}: {row['test']}", flush=True)
-            rows = {(each["example"], each["seed"]): each for each in [*_rows(options.output), row]}
+            rows = {(each["example"], each["seed"]): each for each in [*recorded(options.output), row]}
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(json.dumps({"rows": [rows[key] for key in sorted(rows)]}, indent=1) + "\n")
 
 
-def _rows(output: Path) -> list[dict[str, Any]]:
+def recorded(output: Path) -> list[dict[str, Any]]:
     """Return what is recorded so far, by this process and others."""
     return json.loads(output.read_text())["rows"] if output.is_file() else []
 
@@ -71,12 +71,10 @@ def digest(name: str) -> str:
 def train(name: str, seed: int, root: Path) -> dict[str, Any]:
     """Train and evaluate one seed in a process of its own; returns its row of the report."""
     run = root / "quality" / f"{name}-{digest(name)}-seed{seed}"
-    command, (folder, stem) = [sys.executable, "-m", "raysys", "train"], CONFIGS[name]
+    folder, stem = CONFIGS[name]
     config = EXAMPLES / folder / f"{stem}.yaml"
-    fresh = [str(config), "--root", str(root), "-o", str(run), "--set", f"seed={seed}"]
     if not (run / "run.json").is_file():
-        part = ["--resume", str(run)] if (run / "config.yaml").is_file() else fresh
-        _alone([*command, *part], root / f"{run.name}.log")
+        run_alone(train_command(config, run, seed, root), root / f"{run.name}.log")
     record = json.loads((run / "run.json").read_text())
     reports = {report["split"]: report for report in json.loads((run / "report.json").read_text())}
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
@@ -98,6 +96,14 @@ def train(name: str, seed: int, root: Path) -> dict[str, Any]:
         "training_seconds": round(history[-1]["seconds"], 1),
         "curve": _curve(history),
     }
+
+
+def train_command(config: Path, run: Path, seed: int, root: Path) -> list[str]:
+    """Return the command that trains a run, or goes on with it where it began already."""
+    command = [sys.executable, "-m", "raysys", "train"]
+    if (run / "config.yaml").is_file():
+        return [*command, "--resume", str(run)]
+    return [*command, str(config), "--root", str(root), "-o", str(run), "--set", f"seed={seed}"]
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
@@ -129,13 +135,14 @@ def _sparse(path: Path) -> dict[str, Any]:
     return node
 
 
-def _ingest(folder: str, root: Path) -> None:
+def ingest(folder: str, root: Path) -> None:
+    """Ingest an example's log below a root, where that has not been done."""
     if not (root / "datasets" / folder).is_dir():
         config = str(EXAMPLES / folder / "ingest.yaml")
         subprocess.run([sys.executable, "-m", "raysys", "ingest", config, "--root", str(root)], check=True)
 
 
-def _alone(command: list[str], log: Path) -> None:
+def run_alone(command: list[str], log: Path) -> None:
     """Run a command with one thread."""
     env = {**os.environ, **peers.ONE_THREAD}
     with log.open("w") as file:
