@@ -1,6 +1,7 @@
 """What point-wise tasks are told of a (state, item) pair: both vectors, their product, and the fields around them.
 
-Legend of shapes: N pairs, D width, E width of what is told, G numbers, M most values of a category with several.
+Legend of shapes: N pairs, B users, D width, E width of what is told, G numbers, M most values of a category with
+several.
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ class Pairs:
     states_ND: Tensor
     vectors_ND: Tensor  # of the items
     items_N: Tensor  # i64
-    users: Columns  # [N]
+    rows_N: Tensor  # i64, user of the pair among the B
+    num_users: int  # B
+    users: Columns  # [B]: several pairs of a user are embedded once
     items: Columns  # [N]
     context: Columns  # [N]
 
@@ -75,8 +78,12 @@ class PairEncoder(nn.Module):
         """Return [N, E]."""
         shape = pairs.items_N.shape
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
-        columns = {"of_users": pairs.users, "of_items": pairs.items, "of_context": pairs.context}
-        fields = [encoder(columns[name], shape).flatten(-2) for name, encoder in self.fields.items()]
+        columns = {"of_items": (pairs.items, shape), "of_context": (pairs.context, shape)}
+        columns["of_users"] = pairs.users, (pairs.num_users,)
+        encoded = {name: encoder(*columns[name]).flatten(-2) for name, encoder in self.fields.items()}
+        if "of_users" in encoded:
+            encoded["of_users"] = encoded["of_users"][pairs.rows_N]
+        fields = encoded.values()
         return torch.cat([self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields], dim=-1)
 
 

@@ -151,7 +151,9 @@ class PairHead(nn.Module):
             states_ND=encoded.state_before(targets.anchor_BC, targets.mask_BC),
             vectors_ND=encoded.items(items_N),
             items_N=items_N,
-            users=encoded.history.features.at(rows_N),
+            rows_N=rows_N,
+            num_users=len(targets.mask_BC),
+            users=encoded.history.features,
             items=self.columns(items_N),
             context=targets.context.at(rows_N, columns_N),
         )
