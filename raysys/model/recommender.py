@@ -5,7 +5,7 @@ Legend of shapes, here and wherever tensors carry a suffix:
     N  flat rows              V  vocabulary (PAD and UNKNOWN included)          K  recommendations
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -68,6 +68,7 @@ class Encoded:
     history: History
     pair_head: "PairHead | None" = None
     _shared: dict[int, tuple[Targets, Shared]] = field(default_factory=dict, repr=False, compare=False)
+    _labelled: dict[int, tuple[Targets, Targets]] = field(default_factory=dict, repr=False, compare=False)
 
     def state_before(self, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
         """Return states [B, C, D] at the anchors of targets, -1 giving the start state; [N, D] of the valid ones only.
@@ -82,6 +83,14 @@ class Encoded:
             anchors = anchor_BC[rows, columns]
         states = self.states_BLD[rows, anchors.clamp(min=0)]
         return torch.where((anchors >= 0).unsqueeze(-1), states, self.start_BD[rows])
+
+    def labelled(self, targets: Targets) -> Targets:
+        """Return the targets of which some label is known: losses need nothing of the others; made once."""
+        if id(targets) not in self._labelled:
+            known = [labels_BC.isfinite() for labels_BC in targets.labels.values()]
+            mask_BC = targets.mask_BC & torch.stack(known).any(0) if known else targets.mask_BC
+            self._labelled[id(targets)] = targets, replace(targets, mask_BC=mask_BC)
+        return self._labelled[id(targets)][1]
 
     def shared(self, targets: Targets) -> Shared:
         """Return what point-wise tasks get of the targets, rows in the order of `mask_BC.nonzero()`; made once."""
