@@ -41,6 +41,9 @@ REQUIREMENTS: dict[str, list[str]] = {
         "pytorch-optimizer==3.11.0",
     ],
     "polars": ["polars==2.1.0"],
+    "lightgbm": ["lightgbm==4.6.0", "numpy==2.2.6", "pandas==2.3.3", "pyarrow==20.0.0", "scikit-learn==1.7.2"],
+    "torch-rechub": ["torch-rechub==0.9.0", "numpy==2.2.6", "pandas==2.3.3"],
+    "deepctr-torch": ["deepctr-torch==0.2.9", "numpy==1.26.4", "pandas==2.2.3"],
 }
 SCRIPTS = Path(__file__).parent / "peer_scripts"
 COLUMNS = ("name", "ours", "peer", "peer_name", "unit", "ratio")

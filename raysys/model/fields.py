@@ -25,6 +25,8 @@ class FieldEncoder(nn.Module):
     """Embeds the fields of a schema; those that a batch does not bring are unknown."""
 
     edges_GQ: Tensor
+    sizes_F: Tensor
+    starts_F: Tensor
 
     def __init__(self, schema: ColumnSchema, width: int) -> None:
         super().__init__()
@@ -34,6 +36,10 @@ class FieldEncoder(nn.Module):
         self.embedding = nn.Embedding(self.offsets[-1], width)
         nn.init.normal_(self.embedding.weight, std=0.05)
         self.register_buffer("edges_GQ", torch.zeros(len(schema.numbers), NUM_QUANTILES))
+        names = (*schema.numbers, *schema.categories)
+        single = [at for at, name in enumerate(names) if name not in schema.lists]
+        self.register_buffer("sizes_F", torch.tensor([sizes[at] for at in single]).long(), persistent=False)
+        self.register_buffer("starts_F", torch.tensor([self.offsets[at] for at in single]).long(), persistent=False)
 
     def observe(self, quantiles: Mapping[str, np.ndarray]) -> None:
         """Take the quantiles of the numbers over the training period."""
@@ -44,15 +50,14 @@ class FieldEncoder(nn.Module):
         """Return the vectors of the fields [*, F, E]; `shape` is the *, also where no column is given."""
         single, several = [], []
         for at, name in enumerate(self.schema.numbers):
-            single.append(self._bucket(columns.numbers.get(name), at, shape) + self.offsets[at])
+            single.append(self._bucket(columns.numbers.get(name), at, shape))
         for at, name in enumerate(self.schema.categories, start=len(self.schema.numbers)):
             values = columns.categories.get(name)
             if name in self.schema.lists:
                 several.append(self._mean(values, at, shape))
             else:
-                known = self._unknown(shape) if values is None else values
-                single.append(self._within(known, at) + self.offsets[at])
-        parts = [F.embedding(torch.stack(single, dim=-1), self.embedding.weight)] if single else []
+                single.append(self._unknown(shape) if values is None else values)
+        parts = [F.embedding(self._places(single), self.embedding.weight)] if single else []
         return torch.cat([*parts, *(part.unsqueeze(-2) for part in several)], dim=-2)
 
     def _bucket(self, values: Tensor | None, at: int, shape: Sequence[int]) -> Tensor:
@@ -60,14 +65,19 @@ class FieldEncoder(nn.Module):
             return torch.zeros(tuple(shape), dtype=torch.int64, device=self.edges_GQ.device)
         return torch.where(values.isnan(), 0, torch.bucketize(values, self.edges_GQ[at]) + 1)
 
-    def _within(self, values: Tensor, at: int) -> Tensor:
-        """A value that came with later days is as unknown as one that never came."""
-        return torch.where(values < self.offsets[at + 1] - self.offsets[at], values, UNKNOWN)
+    def _places(self, single: Sequence[Tensor]) -> Tensor:
+        """Return the rows of the table [*, F]; a value that came with later days is as unknown as one that never came.
+
+        All fields at once: on batches of a thousand pairs the calls cost more than the work.
+        """
+        values = torch.stack(tuple(single), dim=-1)
+        return torch.where(values < self.sizes_F, values, UNKNOWN) + self.starts_F
 
     def _mean(self, values: Tensor | None, at: int, shape: Sequence[int]) -> Tensor:
         values = self._unknown(shape).unsqueeze(-1) if values is None else values
         there = (values != PAD).unsqueeze(-1)
-        vectors = F.embedding(self._within(values, at) + self.offsets[at], self.embedding.weight) * there
+        size, start = self.offsets[at + 1] - self.offsets[at], self.offsets[at]
+        vectors = F.embedding(torch.where(values < size, values, UNKNOWN) + start, self.embedding.weight) * there
         return vectors.sum(-2) / there.sum(-2).clamp(min=1)
 
     def _unknown(self, shape: Sequence[int]) -> Tensor:

@@ -1,6 +1,7 @@
 """What point-wise tasks are told of a (state, item) pair: both vectors, their product, and the fields around them.
 
-Legend of shapes: N pairs, D width, E width of what is told, G numbers, M most values of a category with several.
+Legend of shapes: N pairs, B users, D width, E width of what is told, G numbers, M most values of a category with
+several.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ class Pairs:
     states_ND: Tensor
     vectors_ND: Tensor  # of the items
     items_N: Tensor  # i64
-    users: Columns  # [N]
+    rows_N: Tensor  # i64, user of the pair among the B
+    num_users: int  # B
+    users: Columns  # [B]: several pairs of a user are embedded once
     items: Columns  # [N]
     context: Columns  # [N]
     statistics_NF: Tensor  # target encodings of the items, totals of the users; F may be 0
@@ -82,13 +85,19 @@ class PairEncoder(nn.Module):
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Return [N, E]."""
-        shape = pairs.items_N.shape
+        shape = tuple(pairs.items_N.shape)
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
-        columns = {"of_users": pairs.users, "of_items": pairs.items, "of_context": pairs.context}
-        fields = [encoder(columns[name], shape).flatten(-2) for name, encoder in self.fields.items()]
-        return torch.cat(
-            [self.norm(torch.cat(vectors, dim=-1)), self.item_id(pairs.items_N), *fields, pairs.statistics_NF], dim=-1
-        )
+        columns: dict[str, tuple[Columns, tuple[int, ...]]] = {
+            "of_users": (pairs.users, (pairs.num_users,)),
+            "of_items": (pairs.items, shape),
+            "of_context": (pairs.context, shape),
+        }
+        encoded = {name: encoder(*columns[name]).flatten(-2) for name, encoder in self.fields.items()}
+        if "of_users" in encoded:
+            encoded["of_users"] = encoded["of_users"][pairs.rows_N]
+        vectors_NE = self.norm(torch.cat(vectors, dim=-1))
+        parts = (vectors_NE, self.item_id(pairs.items_N), *encoded.values(), pairs.statistics_NF)
+        return torch.cat(parts, dim=-1)
 
 
 class ItemColumns(nn.Module):

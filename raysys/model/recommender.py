@@ -5,7 +5,7 @@ Legend of shapes, here and wherever tensors carry a suffix:
     N  flat rows              V  vocabulary (PAD and UNKNOWN included)          K  recommendations
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -70,6 +70,7 @@ class Encoded:
     history: History
     pair_head: "PairHead | None" = None
     _shared: dict[int, tuple[Targets, Shared]] = field(default_factory=dict, repr=False, compare=False)
+    _labelled: dict[int, tuple[Targets, Targets]] = field(default_factory=dict, repr=False, compare=False)
 
     def state_before(self, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
         """Return states [B, C, D] at the anchors of targets, -1 giving the start state; [N, D] of the valid ones only.
@@ -89,6 +90,14 @@ class Encoded:
     def nothing(self) -> Tensor:
         """Return 0 with a gradient of 0 for the backbone: for losses of items alone, so that no rank waits for it."""
         return 0.0 * (self.states_BLD.sum() + self.start_BD.sum())
+
+    def labelled(self, targets: Targets) -> Targets:
+        """Return the targets of which some label is known: losses need nothing of the others; made once."""
+        if id(targets) not in self._labelled:
+            known = [labels_BC.isfinite() for labels_BC in targets.labels.values()]
+            mask_BC = targets.mask_BC & torch.stack(known).any(0) if known else targets.mask_BC
+            self._labelled[id(targets)] = targets, replace(targets, mask_BC=mask_BC)
+        return self._labelled[id(targets)][1]
 
     def shared(self, targets: Targets) -> Shared:
         """Return what point-wise tasks get of the targets, rows in the order of `mask_BC.nonzero()`; made once."""
@@ -181,7 +190,9 @@ class PairHead(nn.Module):
             states_ND=encoded.state_before(targets.anchor_BC, targets.mask_BC),
             vectors_ND=encoded.items(items_N),
             items_N=items_N,
-            users=history.features.at(rows_N),
+            rows_N=rows_N,
+            num_users=len(targets.mask_BC),
+            users=history.features,
             items=columns,
             context=targets.context.at(rows_N, columns_N),
             statistics_NF=torch.cat(statistics, dim=-1),

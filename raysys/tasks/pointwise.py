@@ -68,8 +68,13 @@ class Pointwise(Task):
         return outputs
 
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
-        """Return one score per target [B, C]; 0 where there is no target."""
-        return self.spread(self.score(self.outputs(encoded, targets)), targets)
+        """Return one score per target [B, C]; 0 where there is none, and in training where no label is known."""
+        asked = self.asked(encoded, targets)
+        return self.spread(self.score(self.outputs(encoded, asked)), asked)
+
+    def asked(self, encoded: Encoded, targets: Targets) -> Targets:
+        """Return the targets that something is computed for: in training, those that a label is known of."""
+        return encoded.labelled(targets) if self.training else targets
 
     def score(self, outputs: Tensor) -> Tensor:
         """Make one score [N] of the tower's numbers. By default there is but one."""

@@ -66,7 +66,8 @@ class WatchTime(Pointwise):
 
     def loss(self, encoded: Encoded, view: Batch, logits: Mapping[str, Tensor]) -> Tensor:
         """Add up the mean binary cross-entropy over the moments that say something about each target."""
-        targets, place = view.targets, view.targets.mask_BC
+        targets = self.asked(encoded, view.targets)
+        place = targets.mask_BC
         past_NM, told_NM = self._moments(targets.labels[self.label][place], self._durations(targets))
         errors_NM = F.binary_cross_entropy_with_logits(self.outputs(encoded, targets), past_NM, reduction="none")
         errors_N = (errors_NM * told_NM).sum(-1) / told_NM.sum(-1).clamp(min=1)

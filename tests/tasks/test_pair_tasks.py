@@ -195,6 +195,22 @@ def test_tasks_share_one_view_of_the_targets(contract_dataset, batch, monkeypatc
     assert len(calls) == 1
 
 
+def test_losses_compute_nothing_for_targets_without_a_label(contract_dataset, batch):
+    sharing = {"kind": "mmoe", "dropout": 0.0}
+    tasks = {"click": {"dropout": 0.0}, "watch_time": {"duration": "duration", "dropout": 0.0}}
+    network = _network(contract_dataset, tasks, sharing=sharing)
+    unknown = torch.zeros_like(batch.targets.mask_BC)
+    unknown[:, ::2] = True
+    labels = {name: values.masked_fill(unknown, torch.nan) for name, values in batch.targets.labels.items()}
+    view = replace(batch, targets=replace(batch.targets, labels=labels))
+    before = [_loss(network, view, name) for name in tasks]
+    encoded = network.train().recommender(view.history)
+    assert (
+        len(encoded.shared(encoded.labelled(view.targets)).by_task["click"]) == (batch.targets.mask_BC & ~unknown).sum()
+    )
+    assert torch.allclose(torch.stack([_loss(network, view, name) for name in tasks]), torch.stack(before), rtol=1e-5)
+
+
 def test_tokens_say_what_came_of_them_but_never_of_the_target(contract_dataset, batch):
     network = _network(
         contract_dataset, {"click": {}}, tokens={"events": True, "labels": ["click"], "context": ["duration"]}

@@ -6,8 +6,10 @@ Legend of shapes: N pairs, E width of what is told, H width of what a tower gets
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -74,3 +76,12 @@ def shared_names(count: int) -> tuple[str, ...]:
 def expert(width: int, config: SharingConfig) -> nn.Module:
     """Return one layer with its activation: [N, width] -> [N, H]."""
     return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), Dropout(config.dropout))
+
+
+def run_experts(experts: nn.ModuleList, x_NE: Tensor) -> Tensor:
+    """Return what experts of one width make of the same rows [N, X, H]: one product instead of many small ones."""
+    layers: list[Any] = [tuple(one) for one in experts]  # type: ignore[arg-type, misc]
+    weights, biases = (torch.cat([getattr(layer, name) for layer, *_ in layers]) for name in ("weight", "bias"))
+    _, activation, dropout = layers[0]
+    out: Tensor = dropout(activation(F.linear(x_NE, weights, biases)))
+    return out.view(len(x_NE), len(layers), layers[0][0].out_features)
