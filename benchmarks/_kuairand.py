@@ -200,7 +200,8 @@ def timed(node: Mapping[str, Any]) -> Metrics:
 def tested(node: Mapping[str, Any]) -> Metrics:
     """Train as a user would, validation included, and return the metrics of the test split."""
     from raysys.data.schema import Split
-    from raysys.evaluation.evaluate import Judge, collect, summarise
+    from raysys.evaluation.evaluate import collect, summarise
+    from raysys.evaluation.judge import Judge
 
     loop, dataset = _loop(node)
     cpu = time.process_time()

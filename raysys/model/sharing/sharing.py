@@ -80,7 +80,7 @@ def expert(width: int, config: SharingConfig) -> nn.Module:
 
 def run_experts(experts: nn.ModuleList, x_NE: Tensor) -> Tensor:
     """Return what experts of one width make of the same rows [N, X, H]: one product instead of many small ones."""
-    layers: list[Any] = [tuple(one) for one in experts]  # type: ignore[arg-type, misc]
+    layers: list[Any] = [tuple(one) for one in experts]  # type: ignore[arg-type]
     weights, biases = (torch.cat([getattr(layer, name) for layer, *_ in layers]) for name in ("weight", "bias"))
     _, activation, dropout = layers[0]
     out: Tensor = dropout(activation(F.linear(x_NE, weights, biases)))
