@@ -1,8 +1,11 @@
 """Writes the reference pages from the code: every config key from pydantic, every verb from typer."""
 
+import functools
 import importlib.metadata
 import inspect
+import operator
 import sys
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -130,7 +133,8 @@ def _type(field: FieldInfo) -> str:
     chosen = _chosen(field)
     if chosen is not None:
         return "one of " + ", ".join(f"`{kind}`" for kind in chosen.registry)
-    text = inspect.formatannotation(field.annotation).replace("typing.", "").replace("NoneType", "null")
+    plain = _without_metadata(field.annotation)
+    text = inspect.formatannotation(plain).replace("typing.", "").replace("NoneType", "null")
     for module in ("raysys.", "tuning.", "serving."):
         if module in text and "OneOf" not in text:
             text = ".".join(text.split(".")[-1:])
@@ -139,6 +143,16 @@ def _type(field: FieldInfo) -> str:
 
 def _chosen(field: FieldInfo) -> OneOf | None:
     return next((mark for mark in field.metadata if isinstance(mark, OneOf)), None)
+
+
+def _without_metadata(annotation: Any) -> Any:
+    """Return `Annotated[int, ...] | None` as `int | None`: what validates it is not for readers, and has addresses."""
+    inner = [_without_metadata(one) for one in typing.get_args(annotation)]
+    if typing.get_origin(annotation) is typing.Annotated:
+        return inner[0]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, inner)
+    return annotation
 
 
 def _nested(annotation: Any) -> list[type[BaseModel]]:
