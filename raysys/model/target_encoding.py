@@ -17,7 +17,6 @@ from raysys.component import FrozenConfig
 from raysys.data.columns import ColumnSchema
 from raysys.data.dataset import Dataset
 from raysys.data.label_sums import LabelSums, label_sums
-from raysys.data.schema import FIRST_ITEM
 
 _ITEM = ""
 """The way to group in which every item is a group of its own: no category can have this name."""
@@ -39,7 +38,7 @@ class TargetEncoding(nn.Module):
         self, config: TargetEncodingConfig, schema: ColumnSchema, vocabulary_size: int, labels: tuple[str, ...]
     ) -> None:
         super().__init__()
-        self.folds, self.prior, self.labels = config.folds, config.prior, labels
+        self.folds, self.prior = config.folds, config.prior
         self.sizes = {_ITEM: vocabulary_size}
         self.sizes |= {name: size for name, size in schema.categories.items() if name not in schema.lists}
         self.width = len(self.sizes) * (len(labels) + 1)
@@ -50,14 +49,12 @@ class TargetEncoding(nn.Module):
 
     def observe(self, dataset: Dataset, categories: Mapping[str, Tensor]) -> None:
         """Take the labels of training; `categories` gives the value of every vocabulary index [V] by name."""
-        groups = {name: categories[name].numpy() for name in self.sizes if name != _ITEM}
-        groups[_ITEM] = np.arange(self.sizes[_ITEM])
-        found = label_sums(dataset, groups, self.folds)
-        for at, (name, size) in enumerate(self.sizes.items()):
+        groups = {name: categories[name].cpu().numpy() for name in self.sizes if name != _ITEM}
+        found = label_sums(dataset, groups | {_ITEM: np.arange(self.sizes[_ITEM])}, self.folds)
+        for at, name in enumerate(self.sizes):
             known_GF, others_KGF = self._encoded(found[name])
-            self.get_buffer(f"known_{at}")[: len(known_GF)] = known_GF
-            self.get_buffer(f"others_{at}")[:, : len(known_GF)] = others_KGF
-            assert len(known_GF) <= size
+            self.get_buffer(f"known_{at}")[: len(known_GF)] = torch.from_numpy(known_GF)
+            self.get_buffer(f"others_{at}")[:, : len(known_GF)] = torch.from_numpy(others_KGF)
 
     def forward(self, items_N: Tensor, categories: Mapping[str, Tensor], users_N: Tensor) -> Tensor:
         """Return [N, F]; in training without what the users of the own fold did, so that no label tells itself."""
@@ -70,21 +67,18 @@ class TargetEncoding(nn.Module):
                 parts.append(self.get_buffer(f"known_{at}")[groups_N])
         return torch.cat(parts, dim=-1)
 
-    def _encoded(self, found: LabelSums) -> tuple[Tensor, Tensor]:
-        """Return the encodings by all folds [G, F] and by all but each [K, G, F], of like scale."""
-        total_GL, count_GL = found.sums_KGL.sum(0), found.counts_KGL.sum(0)
-        mean_L = total_GL.sum(0) / count_GL.sum(0).clip(1)
-        scale_F = None
-        encoded = []
-        for sums, counts in ((total_GL, count_GL), (total_GL - found.sums_KGL, count_GL - found.counts_KGL)):
-            shrunk = (sums - counts * mean_L) / (counts + self.prior)
-            whole = np.concatenate([shrunk, np.log1p(counts.max(-1, keepdims=True, initial=0))], axis=-1)
-            if scale_F is None:
-                weights_G = count_GL.max(1, initial=0)
-                middle_F = np.average(whole, axis=0, weights=weights_G + 1e-9)
-                scale_F = np.sqrt(np.average((whole - middle_F) ** 2, axis=0, weights=weights_G + 1e-9)) + 1e-9
-            encoded.append(torch.from_numpy(((whole - middle_F) / scale_F).astype(np.float32)))
-        known_GF, others_KGF = encoded
-        unseen = torch.arange(len(known_GF)) < FIRST_ITEM
-        known_GF[unseen] = torch.where(known_GF[unseen].isfinite(), known_GF[unseen], 0.0)
-        return known_GF, others_KGF
+    def _encoded(self, found: LabelSums) -> tuple[np.ndarray, ...]:
+        """Return the encodings by all folds [G, F] and by all but each [K, G, F], centred over training events."""
+        sums_GL, counts_GL = found.sums_KGL.sum(0), found.counts_KGL.sum(0)
+        mean_L = sums_GL.sum(0) / counts_GL.sum(0).clip(1)
+        known_GF = self._shrunk(sums_GL, counts_GL, mean_L)
+        others_KGF = self._shrunk(sums_GL - found.sums_KGL, counts_GL - found.counts_KGL, mean_L)
+        events_G = counts_GL.max(1, initial=0) + 1e-9  # never all zero
+        centre_F = np.average(known_GF, axis=0, weights=events_G)
+        size_F = np.sqrt(np.average((known_GF - centre_F) ** 2, axis=0, weights=events_G)) + 1e-9
+        return tuple(((part - centre_F) / size_F).astype(np.float32) for part in (known_GF, others_KGF))
+
+    def _shrunk(self, sums: np.ndarray, counts: np.ndarray, mean_L: np.ndarray) -> np.ndarray:
+        """Return the distances of means from the mean of all, shrunk, and the log of the number of events [*, F]."""
+        events = counts.max(-1, keepdims=True, initial=0)
+        return np.concatenate([(sums - counts * mean_L) / (counts + self.prior), np.log1p(events)], axis=-1)

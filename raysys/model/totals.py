@@ -7,6 +7,7 @@ Legend of shapes: N pairs, B users, L positions, K kinds of events, J labels, F 
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysys.data.batches import History
@@ -58,5 +59,5 @@ class HistoryTotals(nn.Module):
 
 def _upto(values_BLF: Tensor, rows_N: Tensor, anchors_N: Tensor) -> Tensor:
     """Return the sums of values up to and with the anchors, f32 [N, F]."""
-    sums_BLF = torch.nn.functional.pad(values_BLF.float().cumsum(1), (0, 0, 1, 0))
+    sums_BLF = F.pad(values_BLF.float().cumsum(1), (0, 0, 1, 0))
     return sums_BLF[rows_N, anchors_N + 1]
