@@ -3,7 +3,7 @@
 Legend of shapes: B users, E events of all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,11 +33,15 @@ class UserRows:
 class ShardReader:
     """Random access to the rows of a dataset through memory maps."""
 
-    def __init__(self, dataset: Dataset, columns: bool = False) -> None:
-        """Map the shards; with `columns`, rows also have the context of events and the features of users."""
+    def __init__(self, dataset: Dataset, columns: bool = False, labels: Collection[str] | None = None) -> None:
+        """Map the shards; with `columns`, rows also have the context of events and the features of users.
+
+        Of the labels all are read, or only the named ones.
+        """
         manifest = dataset.manifest
+        wanted = [label for label in manifest.labels if labels is None or label in labels]
         self.is_history = np.array([name in manifest.history for name in manifest.event_names] or [True])
-        self._names = ["items", "events", "times", "marks", *(LABEL_PREFIX + label for label in manifest.labels)]
+        self._names = ["items", "events", "times", "marks", *(LABEL_PREFIX + label for label in wanted)]
         self._numbers = [NUMBER_PREFIX + name for name in manifest.numbers] if columns else []
         self._categories = [CATEGORY_PREFIX + name for name in manifest.categories] if columns else []
         self._names += self._numbers + self._categories

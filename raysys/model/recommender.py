@@ -218,6 +218,7 @@ class Recommender(nn.Module):
         self.backbone = BACKBONES[kind_of(config.backbone)](config.backbone, context)
         if tokens is not None and self.backbone.per_user:
             raise ValueError(f"model.tokens: the backbone {kind_of(config.backbone)} looks at items alone")
+        self._token_labels = config.tokens.labels
         self.start_D = None if self.backbone.per_user else nn.Parameter(torch.randn(config.width) * 0.02)
         self.pair_head = PairHead(config, manifest, pair_tasks) if pair_tasks else None
 
@@ -225,6 +226,11 @@ class Recommender(nn.Module):
     def reads_columns(self) -> bool:
         """Whether batches have to bring the context of events and the features of users."""
         return self.pair_head is not None or self.backbone.token_fields is not None
+
+    @property
+    def reads_labels(self) -> tuple[str, ...]:
+        """Labels of tokens that batches have to bring."""
+        return self._token_labels
 
     def observe(self, dataset: Dataset) -> None:
         """Let the parts take what they need of the training period."""

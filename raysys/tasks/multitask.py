@@ -60,6 +60,16 @@ class MultiTask(nn.Module):
         if self.recommender.backbone.bidirectional:
             self._refuse_anchored(kind_of(model.backbone))
 
+    @property
+    def reads_labels(self) -> set[str] | None:
+        """Labels that batches have to bring, for tokens and for tasks; None for all."""
+        found = set(self.recommender.reads_labels)
+        for task in self.named_tasks().values():
+            if task.reads_labels is None:
+                return None
+            found |= set(task.reads_labels)
+        return found
+
     def observe(self, dataset: Dataset) -> None:
         """Give the parts what they need to know of the training period; called once, before training."""
         self.recommender.observe(dataset)

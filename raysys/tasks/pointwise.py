@@ -1,7 +1,7 @@
 """What the tasks that score (state, item) pairs have in common: a view of the pair, a tower, an item's own level."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import torch
@@ -53,6 +53,11 @@ class Pointwise(Task):
         )
         self.item_level = nn.Embedding(context.vocabulary_size, 1)
         nn.init.zeros_(self.item_level.weight)
+
+    @property
+    def reads_labels(self) -> Collection[str]:
+        """Return its own label."""
+        return (self.label,)
 
     @property
     def start_level(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Popularity: how much an item will be asked for in the next period, foretold by its vector alone."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -50,6 +50,11 @@ class Popularity(Task):
         self.window = config.window
         self.tower = nn.Sequential(nn.Linear(context.width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 1))
         self.register_buffer("demand_V", torch.zeros(context.vocabulary_size), persistent=False)
+
+    @property
+    def reads_labels(self) -> Collection[str]:
+        """None: what is foretold is counted."""
+        return ()
 
     def observe(self, dataset: Dataset) -> None:
         """Take the demand of the newest part of training."""

@@ -1,6 +1,6 @@
 """What the tasks that retrieve items have in common: a state is compared with the vectors of all items."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -54,6 +54,11 @@ class Retrieval(Task):
         self.register_buffer("is_predicted", chosen, persistent=False)
         self.temperature = config.temperature
         self.objective = OBJECTIVES[kind_of(config.loss)](config.loss, context.vocabulary_size - FIRST_ITEM)
+
+    @property
+    def reads_labels(self) -> Collection[str]:
+        """None: what comes next is no label."""
+        return ()
 
     def observe(self, dataset: Dataset) -> None:
         """Let the loss take its statistics."""

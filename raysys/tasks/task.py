@@ -1,7 +1,7 @@
 """The contract of a task: what is learned from a batch, and what evaluation and serving may ask of it."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -49,6 +49,11 @@ class Task(nn.Module):
         """Build the head. Raises UserError where the data lacks what the task needs."""
         super().__init__()
         self.name = context.name
+
+    @property
+    def reads_labels(self) -> Collection[str] | None:
+        """Labels of targets that training needs; None, the default, for all. What nobody reads is not gathered."""
+        return None
 
     def link(self, tasks: Mapping[str, "Task"]) -> None:
         """Find the tasks of the run that this one builds on; by default none. Raises UserError where one is missing."""

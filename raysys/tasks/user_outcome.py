@@ -1,7 +1,7 @@
 """What the tasks about users have in common: how many events follow within a time, foretold by a state."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -67,6 +67,11 @@ class UserOutcome(Task):
         self.tower = nn.Sequential(
             nn.Linear(context.width, config.hidden), nn.ReLU(), Dropout(config.dropout), nn.Linear(config.hidden, 1)
         )
+
+    @property
+    def reads_labels(self) -> Collection[str]:
+        """None: what is foretold is counted."""
+        return ()
 
     def observe(self, dataset: Dataset) -> None:
         """Take the ends of the periods."""

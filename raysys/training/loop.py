@@ -60,7 +60,7 @@ class TrainingLoop:
             torch.set_float32_matmul_precision("high")  # TF32
         self.on_epoch = on_epoch
         self.show = show and self.parallel.is_first
-        reader = ShardReader(dataset, columns=network.recommender.reads_columns)
+        reader = ShardReader(dataset, columns=network.recommender.reads_columns, labels=network.reads_labels)
         self.feed = Feed(config, dataset, reader, self.parallel)
         self.judge = Judge(dataset, reader, config.evaluation, config.model.max_length, self.parallel.device)
         self.total_steps = len(self.feed.order(0)) * config.training.epochs
