@@ -98,6 +98,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return each task's share of what it reaches alone, over the seeds that both have, and every asked-for figure."""
     test = {(row["model"], row["seed"]): row["test"] for row in rows}
     seeds = sorted({seed for model, seed in test if model == TOGETHER})
+    if not seeds:
+        return {}
     shares = {}
     for task, metric in MEASURED.items():
         both = [seed for seed in seeds if (task, seed) in test]
@@ -115,7 +117,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for name, least in REFERENCE.items()
     }
     errors = {name: _interval([one[name] for one in together]) for name in ("click.ece", "long_view.ece", "like.ece")}
-    return {"shares": shares, "figures": figures, "calibration": errors} if together else {}
+    return {"shares": shares, "figures": figures, "calibration": errors}
 
 
 def _mean(values: Any) -> float:
