@@ -51,7 +51,7 @@ check: $(STAMP)  ## format, lint, types, arrows and the fast tests: under a minu
 docs: $(STAMP)  ## regenerate the reference pages from the code
 	$(BIN)/python docs/generate.py
 
-results: $(STAMP)  ## docs/results.md from the figures that `make evidence-quality` recorded
+results: $(STAMP)  ## docs/results.md from the figures that `make evidence-quality` and `evidence-multitask` recorded
 	$(BIN)/python docs/results_page.py
 
 bench: $(BENCHMARKS)  ## quick benchmarks into benchmarks/results/NAME.json (one: make bench-NAME)

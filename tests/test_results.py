@@ -27,3 +27,12 @@ def test_figures_are_of_the_configs_that_are_here():
     for row in FIGURES["rows"]:
         changed = f"the example {row['example']} changed: run benchmarks/evidence/quality.py again"
         assert row["config_digest"] == digests[row["example"]], changed
+
+
+@pytest.mark.process
+def test_figures_of_many_tasks_are_of_the_configs_that_are_here():
+    code = "import sys; sys.path += ['benchmarks/evidence']; from multitask import digest; print(digest())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = json.loads((ROOT / "benchmarks" / "results" / "evidence-multitask.json").read_text())["rows"]
+    changed = "examples/kuairand changed: run benchmarks/evidence/multitask.py again"
+    assert {row["digest"] for row in rows} == {done.stdout.strip()}, changed
