@@ -33,8 +33,8 @@ class FieldsConfig(FrozenConfig):
     target_encoding: TargetEncodingConfig | None = None
     """Means of the labels of items, and of items of the same categories, as further fields."""
     totals: bool = False
-    """How many tokens of each kind of event a user has before the target, and the means of the labels of `tokens`, as
-    further fields."""
+    """The share of each kind of event among a user's tokens before the target, and the means of the labels of `tokens`,
+    as further fields."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Micci-Barreca (2001), "A preprocessing scheme for high-cardinality categorical attributes", eq. 3 and 4: means shrunk
 to that of all by a prior weight. An embedding learns the same from the gradient, but in many more steps.
 
-Legend of shapes: N pairs, V vocabulary, K folds, G groups, L labels, F columns: L + 1 for each way to group.
+Legend of shapes: N pairs, V vocabulary, K folds, G groups, L labels, F columns: L for each way to group.
 """
 
 from collections.abc import Mapping
@@ -41,11 +41,11 @@ class TargetEncoding(nn.Module):
         self.folds, self.prior = config.folds, config.prior
         self.sizes = {_ITEM: vocabulary_size}
         self.sizes |= {name: size for name, size in schema.categories.items() if name not in schema.lists}
-        self.width = len(self.sizes) * (len(labels) + 1)
+        self.width = len(self.sizes) * len(labels)
         """F."""
         for at, size in enumerate(self.sizes.values()):
-            self.register_buffer(f"known_{at}", torch.zeros(size, len(labels) + 1))
-            self.register_buffer(f"others_{at}", torch.zeros(config.folds, size, len(labels) + 1), persistent=False)
+            self.register_buffer(f"known_{at}", torch.zeros(size, len(labels)))
+            self.register_buffer(f"others_{at}", torch.zeros(config.folds, size, len(labels)), persistent=False)
 
     def observe(self, dataset: Dataset, categories: Mapping[str, Tensor]) -> None:
         """Take the labels of training; `categories` gives the value of every vocabulary index [V] by name."""
@@ -79,6 +79,5 @@ class TargetEncoding(nn.Module):
         return tuple(((part - centre_F) / size_F).astype(np.float32) for part in (known_GF, others_KGF))
 
     def _shrunk(self, sums: np.ndarray, counts: np.ndarray, mean_L: np.ndarray) -> np.ndarray:
-        """Return the distances of means from the mean of all, shrunk, and the log of the number of events [*, F]."""
-        events = counts.max(-1, keepdims=True, initial=0)
-        return np.concatenate([(sums - counts * mean_L) / (counts + self.prior), np.log1p(events)], axis=-1)
+        """Return the distances of means from the mean of all, shrunk [*, L]."""
+        return (sums - counts * mean_L) / (counts + self.prior)

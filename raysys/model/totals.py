@@ -1,8 +1,10 @@
-"""What a user's tokens before a target add up to: how many of each kind, and how their labels lie.
+"""What a user's tokens before a target add up to: the share of each kind of event, and how their labels lie.
 
 A backbone can learn to count, but has to; a rate over forty events is worth more to a probability than any one of them.
+Numbers of events are left out: they grow from the first day of a log to the last, so that what is learned of them in
+training does not hold later.
 
-Legend of shapes: N pairs, B users, L positions, K kinds of events, J labels, F columns: K + 2 J.
+Legend of shapes: N pairs, B users, L positions, K kinds of events, J labels, F columns: K + J.
 """
 
 import numpy as np
@@ -15,7 +17,6 @@ from raysys.data.dataset import Dataset
 from raysys.data.label_sums import label_sums
 
 _PRIOR = 5.0  # events: weight of the mean of all users beside those of one
-_FEW = 3.0  # log of 20 events: where counts are neither small nor large
 
 
 class HistoryTotals(nn.Module):
@@ -27,7 +28,7 @@ class HistoryTotals(nn.Module):
     def __init__(self, num_events: int, labels: tuple[str, ...]) -> None:
         super().__init__()
         self.num_events, self.labels = num_events, labels
-        self.width = num_events + 2 * len(labels)
+        self.width = num_events + len(labels)
         """F."""
         self.register_buffer("mean_J", torch.zeros(len(labels)))
         self.register_buffer("scale_J", torch.ones(len(labels)))
@@ -46,14 +47,14 @@ class HistoryTotals(nn.Module):
         """Return [N, F] at positions of users; an anchor of -1 has seen nothing."""
         kinds_K = torch.arange(self.num_events, device=rows_N.device)
         counts_BLK = (history.events_BL.unsqueeze(-1) == kinds_K) & history.mask_BL.unsqueeze(-1)
-        columns = [torch.log1p(_upto(counts_BLK, rows_N, anchors_N)) / _FEW - 0.5]
+        counts_NK = _upto(counts_BLK, rows_N, anchors_N)
+        columns = [counts_NK / (counts_NK.sum(-1, keepdim=True) + 1)]
         for at, label in enumerate(self.labels):
             values_BL = history.labels[label] if label in history.labels else torch.nan * history.mask_BL
             known_BL = values_BL.isfinite() & history.mask_BL
             count_N1 = _upto(known_BL.unsqueeze(-1), rows_N, anchors_N)
             away_BL = torch.where(known_BL, (values_BL - self.mean_J[at]) / self.scale_J[at], 0.0)
-            sum_N1 = _upto(away_BL.unsqueeze(-1), rows_N, anchors_N)
-            columns += [sum_N1 / (count_N1 + _PRIOR), torch.log1p(count_N1) / _FEW - 0.5]
+            columns.append(_upto(away_BL.unsqueeze(-1), rows_N, anchors_N) / (count_N1 + _PRIOR))
         return torch.cat(columns, dim=-1)
 
 
