@@ -55,9 +55,9 @@ class Bundle(Retrieval):
         place_BC = targets.anchor_BC.clamp(min=0)
         soon_BC = targets.times_BC - history.times_BL.gather(1, place_BC) <= self.within
         added_BC = self.valid(targets) & (targets.anchor_BC >= 0) & soon_BC
-        baskets_BL = self._baskets(history.times_BL)
-        basket_BC1 = baskets_BL.gather(1, place_BC).unsqueeze(-1)
-        inside_BCL = (baskets_BL.unsqueeze(1) == basket_BC1) & history.mask_BL.unsqueeze(1)
+        begins_BL = self._begins(history.times_BL)
+        begin_BC1 = begins_BL.gather(1, place_BC).unsqueeze(-1)
+        inside_BCL = (begins_BL.unsqueeze(1) == begin_BC1) & history.mask_BL.unsqueeze(1)
         again_BC = (inside_BCL & (history.items_BL.unsqueeze(1) == targets.items_BC.unsqueeze(-1))).any(-1)
         return replace(batch, targets=replace(targets, mask_BC=added_BC & ~again_BC))
 
@@ -92,12 +92,8 @@ class Bundle(Retrieval):
         marks[(rows.marks > split) | (first[owner] == len(rows.items))] = _ASIDE
         return replace(rows, marks=marks)
 
-    def _baskets(self, times_BL: Tensor) -> Tensor:
-        """Number the baskets of each user from 0, i64 [B, L]."""
-        return F.pad(times_BL.diff(dim=1) > self.within, (1, 0)).cumsum(1)
-
     def _begins(self, times_BL: Tensor) -> Tensor:
-        """Return where the basket of every position begins, i64 [B, L]."""
+        """Return where the basket of every position begins, i64 [B, L]: it names the basket."""
         places_L = torch.arange(times_BL.shape[1], device=times_BL.device)
         is_first_BL = F.pad(times_BL.diff(dim=1) > self.within, (1, 0), value=True)
         return torch.where(is_first_BL, places_L, 0).cummax(1).values

@@ -24,7 +24,7 @@ class ItemPairsConfig(RetrievalConfig):
     """What every task of item pairs lets one choose."""
 
     window: int = Field(5, ge=1)
-    """How many events of a history may lie between the two items of a pair, and one more."""
+    """How many tokens before a target its partner may lie; which one is drawn anew in every step."""
     temperature: float | None = Field(0.1, gt=0)
     """Scale the vectors of asking items to length 1 and divide their scores by this; null leaves them as they are."""
 
