@@ -50,33 +50,42 @@ LEAST_SHARE, MOST_ERROR = 0.995, 0.01
 def main() -> None:
     options = _options()
     ingest("kuairand", options.root)
-    rows = {(row["model"], row["seed"]): row for row in recorded(options.output) if row["digest"] == digest()}
+    rows = _current(options.output)
     todo = [(model, seed) for seed in options.seeds for model in options.models if (model, seed) not in rows]
     with ThreadPoolExecutor(options.processes) as pool:
         for job in as_completed([pool.submit(train, model, seed, options.root) for model, seed in todo]):
             row = job.result()
-            rows |= {(old["model"], old["seed"]): old for old in recorded(options.output) if old["digest"] == digest()}
-            rows[row["model"], row["seed"]] = row
+            rows |= _current(options.output) | {(row["model"], row["seed"]): row}
             print(f"{row['model']} seed {row['seed']}: {row['test']}", flush=True)
             _write(options.output, [rows[key] for key in sorted(rows)])
     _write(options.output, [rows[key] for key in sorted(rows)])
 
 
-def digest() -> str:
-    """Return what tells one pair of configs from another."""
-    texts = [(FOLDER / f"{stem}.yaml").read_bytes() for stem in ("ingest", "finetune")]
+def _current(output: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the recorded rows of the configs that are here."""
+    return {(row["model"], row["seed"]): row for row in recorded(output) if row["digest"] == digest(row["model"])}
+
+
+def config_of(model: str) -> dict[str, Any]:
+    """Return the config of all tasks together, or that of one alone, which weighs nothing."""
+    node: dict[str, Any] = read_yaml(FOLDER / "finetune.yaml")
+    if model != TOGETHER:
+        node["tasks"] = {model: ALONE.get(model, node["tasks"][model])}
+        node.pop("weighting", None)
+    return node
+
+
+def digest(model: str) -> str:
+    """Return what tells one config of a model, and of its data, from another."""
+    texts = [(FOLDER / "ingest.yaml").read_bytes(), dump_yaml(config_of(model)).encode()]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
 
 def train(model: str, seed: int, root: Path) -> dict[str, Any]:
     """Train and evaluate all tasks together, or one alone; returns its row."""
-    node: dict[str, Any] = read_yaml(FOLDER / "finetune.yaml")
-    if model != TOGETHER:
-        node["tasks"] = {model: ALONE.get(model, node["tasks"][model])}
-        node.pop("weighting", None)
-    run = root / "multitask" / f"{model}-{digest()}-seed{seed}"
+    run = root / "multitask" / f"{model}-{digest(model)}-seed{seed}"
     config = root / f"{run.name}.yaml"
-    config.write_text(dump_yaml(node))
+    config.write_text(dump_yaml(config_of(model)))
     if not (run / "run.json").is_file():
         run_alone(train_command(config, run, seed, root), root / f"{run.name}.log")
     reports = {report["split"]: report for report in json.loads((run / "report.json").read_text())}
@@ -84,7 +93,7 @@ def train(model: str, seed: int, root: Path) -> dict[str, Any]:
     test = {name: found["mean"] for name, found in reports["test"]["metrics"].items() if name in wanted}
     record = json.loads((run / "run.json").read_text())
     seconds = round(record["seconds"], 1)
-    return {"model": model, "seed": seed, "digest": digest(), "seconds": seconds, "test": test}
+    return {"model": model, "seed": seed, "digest": digest(model), "seconds": seconds, "test": test}
 
 
 def _write(output: Path, rows: list[dict[str, Any]]) -> None:
