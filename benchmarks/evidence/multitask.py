@@ -140,7 +140,7 @@ def _interval(values: list[float]) -> dict[str, Any]:
     mean = statistics.mean(values)
     if len(values) < 2:
         return {"mean": round(mean, 4), "seeds": 1}
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
     return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4), "seeds": len(values)}
 
 
