@@ -97,6 +97,7 @@ def make_batch(
     windows_back: int = 0,
     key: int = 0,
     live: bool = True,
+    newest: bool = False,
 ) -> Batch:
     """Make the events of one split the targets, and at most `max_length` history events before them the tokens.
 
@@ -104,10 +105,11 @@ def make_batch(
     seen through a window that starts at that share of the possible places. Targets whose anchor lies outside are left
     out; they are in the batches of `windows_back` 1, 2, ..., until one has no targets. An item that training never
     saw is no token. Without `live`, events of the split itself are no tokens: all targets of a user have one state.
+    With `newest`, a user's last event is a token too, for those who ask what follows it.
     """
     view = _View(rows, split, is_history, live)
-    newest = view.last_anchor(rows.marks == split)
-    last = newest - windows_back * max_length
+    end = view.last_token(rows.marks == split, newest)
+    last = end - windows_back * max_length
     first = np.maximum(last - max_length + 1, 0)
     if window is not None:
         first = np.floor(window * (first + 1)).astype(np.int64)
@@ -133,7 +135,7 @@ def make_batch(
             mask_BC=spread(np.ones(len(anchor), np.int64), 0).bool(),
             labels=_numbers(rows.labels, targets, place, shape),
             context=_columns(rows.context, targets, place, shape),
-            complete_B=torch.from_numpy(last == newest),
+            complete_B=torch.from_numpy(last == end),
         ),
         key,
     )
@@ -167,10 +169,10 @@ class _View:
         self.is_token = known & is_history[rows.events] & (rows.items != UNKNOWN)
         self.before = _running(self.is_token, self.row, rows.offsets)  # [E] tokens strictly before the event
 
-    def last_anchor(self, is_target: np.ndarray) -> np.ndarray:
-        """Return per user the largest anchor of its targets, -1 where it has none."""
-        last = np.full(len(self.rows.users), -1, dtype=np.int64)
-        np.maximum.at(last, self.row[is_target], self.before[is_target] - 1)
+    def last_token(self, is_target: np.ndarray, newest: bool) -> np.ndarray:
+        """Return per user the last token before its last target, or with it, -1 where there is none."""
+        last, own = np.full(len(self.rows.users), -1, dtype=np.int64), self.is_token & newest
+        np.maximum.at(last, self.row[is_target], (self.before - 1 + own)[is_target])
         return last
 
     def history(self, first: np.ndarray, last: np.ndarray) -> History:

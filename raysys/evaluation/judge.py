@@ -43,8 +43,9 @@ class Judge:
         return self._sample(self.dataset.rows_with_targets(split))
 
     def rows_with_history(self, split: Split) -> np.ndarray:
-        """Return the rows with events of training or of the periods up to a split [U] i64, ascending; a like sample."""
-        return self._sample(np.flatnonzero(self.lengths(Split(split + 1)) > 0))
+        """Return the rows with tokens before the end of a split [U] i64, ascending; a like sample."""
+        before = np.flatnonzero(self.lengths(split) > 0)
+        return self._sample(np.union1d(before, self.dataset.rows_with_targets(split)))
 
     def parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Cut rows into as many as are evaluated at a time."""

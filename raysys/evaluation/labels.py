@@ -18,7 +18,6 @@ from raysys.evaluation.protocol import Gates
 from raysys.tasks.multitask import MultiTask
 from raysys.tasks.task import ScoresItems, ScoresPairs, ScoresUsers
 
-_ASIDE = 127  # mark of events that come after the period
 _USERS_AT_ONCE = 1 << 16  # whose labels are in memory while they are counted
 
 
@@ -47,8 +46,8 @@ def predict_users(judge: Judge, network: MultiTask, split: Split, rows: np.ndarr
     found: dict[str, list[Predictions]] = {name: [] for name in tasks}
     for part in judge.parts(rows) if tasks else ():
         events = judge.reader.rows(part)
-        known = replace(events, marks=np.where(events.marks <= split, split, _ASIDE).astype(np.int8))
-        batch = make_batch(known, split, judge.reader.is_history, judge.max_length).to(judge.device)
+        known = replace(events, marks=np.where(events.marks <= split, split, Split.NONE).astype(np.int8))
+        batch = make_batch(known, split, judge.reader.is_history, judge.max_length, newest=True).to(judge.device)
         views = {name: task.outcomes(batch, split).targets for name, task in tasks.items()}
         if not any(view.mask_BC.any() for view in views.values()):
             continue

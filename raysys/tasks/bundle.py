@@ -18,9 +18,6 @@ from raysys.model.recommender import Encoded, places
 from raysys.tasks.retrieval import Retrieval, RetrievalConfig
 from raysys.tasks.task import TaskContext
 
-_ASIDE = 127
-"""Mark of events that are neither known nor asked for: above every split."""
-
 
 class Bundle(Retrieval):
     """The mean of a basket's item vectors, turned by a matrix, asks for the next item of the basket.
@@ -86,10 +83,10 @@ class Bundle(Retrieval):
         first = np.full(len(rows.users), len(rows.items), np.int64)
         np.minimum.at(first, owner[asked], asked)
         position = np.arange(len(rows.items))
-        marks = np.full(len(rows.items), _ASIDE, np.int8)
+        marks = np.full(len(rows.items), Split.NONE, np.int8)
         marks[position < first[owner]] = split - 1
         marks[position == first[owner]] = split
-        marks[(rows.marks > split) | (first[owner] == len(rows.items))] = _ASIDE
+        marks[(rows.marks > split) | (first[owner] == len(rows.items))] = Split.NONE
         return replace(rows, marks=marks)
 
     def _begins(self, times_BL: Tensor) -> Tensor:

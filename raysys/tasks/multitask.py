@@ -70,6 +70,11 @@ class MultiTask(nn.Module):
             found |= set(task.reads_labels)
         return found
 
+    @property
+    def reads_newest(self) -> bool:
+        """Whether batches have to bring users' last events as tokens."""
+        return any(task.reads_newest for task in self.named_tasks().values())
+
     def observe(self, dataset: Dataset) -> None:
         """Give the parts what they need to know of the training period; called once, before training."""
         self.recommender.observe(dataset)

@@ -44,6 +44,8 @@ class Task(nn.Module):
     """What one row of the task is: a user's state, an item, or a (state, item) pair."""
     anchored: ClassVar[bool] = True
     """Whether targets are scored against the state before them, which a bidirectional backbone cannot give."""
+    reads_newest: ClassVar[bool] = False
+    """Whether a user's last event has to be a token, because what follows it is asked for."""
 
     def __init__(self, config: FrozenConfig, context: TaskContext) -> None:
         """Build the head. Raises UserError where the data lacks what the task needs."""

@@ -46,6 +46,7 @@ class UserOutcome(Task):
     """
 
     source = "users"
+    reads_newest = True
     Config: ClassVar[type[UserOutcomeConfig]]
     counts: Tensor
 

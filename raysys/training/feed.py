@@ -18,8 +18,11 @@ from raysys.training.prefetch import Parts, batches_on
 class Feed:
     """The training users of a dataset, batch by batch: a pure function of (config, epoch, step, rank)."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset, reader: ShardReader, parallel: Parallel) -> None:
-        self.config, self.reader, self.parallel = config, reader, parallel
+    def __init__(
+        self, config: RunConfig, dataset: Dataset, reader: ShardReader, parallel: Parallel, newest: bool = False
+    ) -> None:
+        """Take what to read; with `newest`, users' last events are tokens too."""
+        self.config, self.reader, self.parallel, self.newest = config, reader, parallel, newest
         self.rows = dataset.rows_with_targets(Split.TRAIN)
         self.lengths = np.minimum(dataset.rows["train_tokens"].to_numpy()[self.rows], config.model.max_length)
         self._shard_of_row = reader.shard_of_row[self.rows]
@@ -62,4 +65,5 @@ class Feed:
         rows = self.reader.rows(self.rows[positions])
         places = window[rows.users] if self.config.training.random_windows else None
         split = Split.TRAIN if has_targets else Split.NONE
-        return make_batch(rows, split, self.reader.is_history, self.config.model.max_length, places, key=key)
+        shape = (self.reader.is_history, self.config.model.max_length)
+        return make_batch(rows, split, *shape, places, key=key, newest=self.newest)

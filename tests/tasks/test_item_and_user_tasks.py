@@ -1,5 +1,7 @@
 """Tasks of items and of users: what counts as an outcome, what a basket is, and that each learns what is planted."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,9 @@ from raysys.errors import UserError
 from raysys.evaluation.evaluate import examine
 from raysys.evaluation.judge import Judge
 from raysys.tasks.user_outcome import AHEAD
+from raysys.training.feed import Feed
 from raysys.training.loop import TrainingLoop
+from raysys.training.parallel import Parallel
 from raysys.training.start import build_network
 
 DAY = 86_400_000
@@ -71,14 +75,15 @@ def test_outcomes_are_what_followed_within_the_horizon(visits_dataset, split):
     reader, ends = ShardReader(visits_dataset), period_ends(visits_dataset)
     buy = visits_dataset.manifest.event_names.index("buy")
     rows = reader.rows(np.arange(visits_dataset.manifest.num_users))
-    rows.marks[:] = np.where(rows.marks <= split, split, 127)
-    batch = make_batch(rows, split, reader.is_history, 200)
+    rows.marks[:] = np.where(rows.marks <= split, split, Split.NONE)
+    batch = make_batch(rows, split, reader.is_history, 200, newest=True)
     found = network.named_tasks()["watch_count"].outcomes(batch, split).targets
     assert found.mask_BC.any()
     after = -1 if split == Split.TRAIN else ends[split - 1]
     for user in range(len(rows.users)):
         mine = slice(rows.offsets[user], rows.offsets[user + 1])
         times, events = rows.times[mine][rows.marks[mine] == split], rows.events[mine][rows.marks[mine] == split]
+        assert int(batch.history.mask_BL[user].sum()) == len(times), "every event is asked about, the last one too"
         for place in range(int(batch.history.mask_BL[user].sum())):
             until = int(batch.history.times_BL[user, place]) + 3 * DAY
             known = after < until <= ends[split]
@@ -92,13 +97,34 @@ def test_a_window_that_is_cut_off_knows_less_and_never_otherwise(visits_dataset)
     network = build_network(_config(visits_dataset), visits_dataset)
     reader, task = ShardReader(visits_dataset), network.named_tasks()["churn"]
     rows = reader.rows(np.arange(20))
-    whole = task.prepare(make_batch(rows, Split.TRAIN, reader.is_history, 200))
-    cut = task.prepare(make_batch(rows, Split.TRAIN, reader.is_history, 10, window=np.zeros(20)))
+    whole = task.prepare(make_batch(rows, Split.TRAIN, reader.is_history, 200, newest=True))
+    cut = task.prepare(make_batch(rows, Split.TRAIN, reader.is_history, 10, window=np.zeros(20), newest=True))
     length = cut.targets.mask_BC.shape[1]
     assert 0 < cut.targets.mask_BC.sum() < whole.targets.mask_BC[:, :length].sum()
     here = cut.targets.mask_BC
     assert torch.equal(task.truth(cut.targets)[here], task.truth(whole.targets)[:, :length][here])
     assert whole.targets.mask_BC[:, :length][here].all()
+
+
+def test_who_left_is_known_by_the_last_event(visits_dataset, trained):
+    """Users whose newest event lies a horizon before the end of training stay away after it, and batches say so."""
+    config = _config(visits_dataset, tasks={"churn": {"horizon": "3d"}})
+    network = build_network(config, visits_dataset)
+    reader, end = ShardReader(visits_dataset), period_ends(visits_dataset)[0]
+    feed = Feed(config, visits_dataset, reader, Parallel.current(), network.reads_newest)
+    task, left = network.named_tasks()["churn"], {}
+    for (batch,) in feed.batches(0, feed.order(0), 0):
+        view = task.prepare(batch).targets
+        for row, user in enumerate(batch.history.users_B.tolist()):
+            last = int(batch.history.mask_BL[row].sum()) - 1
+            left[user] = bool(view.mask_BC[row, last]) and float(task.truth(view)[row, last]) == 1
+    rows = reader.rows(np.arange(visits_dataset.manifest.num_users))
+    newest = [rows.times[a:b][rows.marks[a:b] == Split.TRAIN].max() for a, b in pairwise(rows.offsets)]
+    assert left == {user: newest[user] + 3 * DAY <= end for user in left}
+    assert any(left.values())
+    judged = trained[1].outcomes.predictions["churn"]
+    assert judged.is_positive.any()
+    assert not judged.is_positive.all()
 
 
 def test_where_periods_have_no_common_end_only_what_was_seen_is_known(contract_dataset):
