@@ -118,27 +118,7 @@ def make_batch(
     starts = (first == 0) & ((last >= 0) | (windows_back == 0))  # the window that holds the start state
     inside = (anchor >= 0) | ((anchor == -1) & starts[view.row])
     chosen = (rows.marks == split) & inside & (view.before - 1 <= last[view.row])
-    targets, column = np.flatnonzero(chosen), _running(chosen, view.row, rows.offsets)[chosen]
-    shape = (len(rows.users), int(column.max(initial=-1)) + 1)
-    place = (view.row[targets], column)
-
-    def spread(values: np.ndarray, fill: float, kind: torch.dtype = torch.int64) -> Tensor:
-        return _spread(values[targets], place, shape, fill, kind)
-
-    return Batch(
-        view.history(first, last),
-        Targets(
-            items_BC=spread(rows.items, PAD),
-            anchor_BC=spread(anchor, -1),
-            events_BC=spread(rows.events, 0),
-            times_BC=spread(rows.times, 0),
-            mask_BC=spread(np.ones(len(anchor), np.int64), 0).bool(),
-            labels=_numbers(rows.labels, targets, place, shape),
-            context=_columns(rows.context, targets, place, shape),
-            complete_B=torch.from_numpy(last == end),
-        ),
-        key,
-    )
+    return Batch(view.history(first, last), view.targets(chosen, anchor, last == end), key)
 
 
 def make_queries(rows: UserRows, split: Split, is_history: np.ndarray, max_length: int) -> Queries:
@@ -197,6 +177,27 @@ class _View:
                 {name: torch.from_numpy(values) for name, values in rows.features.numbers.items()},
                 {name: torch.from_numpy(values).long() for name, values in rows.features.categories.items()},
             ),
+        )
+
+    def targets(self, chosen: np.ndarray, anchor: np.ndarray, complete: np.ndarray) -> Targets:
+        """Return the chosen events [E] as targets, with their anchors [E] and whether users' are complete [B]."""
+        rows = self.rows
+        targets, column = np.flatnonzero(chosen), _running(chosen, self.row, rows.offsets)[chosen]
+        shape = (len(rows.users), int(column.max(initial=-1)) + 1)
+        place = (self.row[targets], column)
+
+        def spread(values: np.ndarray, fill: float) -> Tensor:
+            return _spread(values[targets], place, shape, fill, torch.int64)
+
+        return Targets(
+            items_BC=spread(rows.items, PAD),
+            anchor_BC=spread(anchor, -1),
+            events_BC=spread(rows.events, 0),
+            times_BC=spread(rows.times, 0),
+            mask_BC=spread(np.ones(len(anchor), np.int64), 0).bool(),
+            labels=_numbers(rows.labels, targets, place, shape),
+            context=_columns(rows.context, targets, place, shape),
+            complete_B=torch.from_numpy(complete),
         )
 
 

@@ -1,14 +1,10 @@
 """How much items were asked for in a period: counted from the shards, in counts of the mean item."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from raysys.data.dataset import Dataset
-from raysys.data.reader import ShardReader, UserRows
+from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
-
-_USERS_AT_A_TIME = 4096
 
 
 def demand(dataset: Dataset, split: Split, window: int | None = None) -> np.ndarray:
@@ -16,11 +12,11 @@ def demand(dataset: Dataset, split: Split, window: int | None = None) -> np.ndar
 
     With `window` (ms) only those of its newest part count. 0 everywhere where there is no event.
     """
-    reader, size = ShardReader(dataset), dataset.manifest.num_items + FIRST_ITEM
+    reader, size = ShardReader(dataset, labels=()), dataset.manifest.num_items + FIRST_ITEM
     counts_V = np.zeros(size)
     rows = dataset.rows_with_targets(split)
     newest = -1 if window is None else _newest(reader, rows, split)
-    for events in _parts(reader, rows):
+    for events in reader.parts(rows):
         chosen = (events.marks == split) & reader.is_history[events.events]
         if window is not None:
             chosen &= events.times > newest - window
@@ -31,9 +27,5 @@ def demand(dataset: Dataset, split: Split, window: int | None = None) -> np.ndar
 
 
 def _newest(reader: ShardReader, rows: np.ndarray, split: Split) -> int:
-    found = [events.times[events.marks == split].max(initial=0) for events in _parts(reader, rows)]
+    found = [events.times[events.marks == split].max(initial=0) for events in reader.parts(rows)]
     return int(max(found, default=0))
-
-
-def _parts(reader: ShardReader, rows: np.ndarray) -> Iterator[UserRows]:
-    return (reader.rows(rows[at : at + _USERS_AT_A_TIME]) for at in range(0, len(rows), _USERS_AT_A_TIME))

@@ -12,8 +12,6 @@ from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 
-_USERS_AT_A_TIME = 4096
-
 
 @dataclass(frozen=True)
 class LabelSums:
@@ -33,8 +31,7 @@ def label_sums(dataset: Dataset, groups: Mapping[str, np.ndarray], folds: int) -
     shape = (folds, len(dataset.manifest.labels))
     found = {name: [np.zeros((shape[0], size, shape[1])) for _ in range(3)] for name, size in sizes.items()}
     reader, rows = ShardReader(dataset), dataset.rows_with_targets(Split.TRAIN)
-    for start in range(0, len(rows), _USERS_AT_A_TIME):
-        events = reader.rows(rows[start : start + _USERS_AT_A_TIME])
+    for events in reader.parts(rows):
         owner = np.repeat(events.users, np.diff(events.offsets))
         for at, label in enumerate(dataset.manifest.labels):
             known = (events.marks == Split.TRAIN) & np.isfinite(events.labels[label])

@@ -13,7 +13,6 @@ from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 
 _ENOUGH_EVENTS = 1_000_000
-_USERS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ def _training_events(dataset: Dataset) -> dict[str, np.ndarray]:
     reader, rows = ShardReader(dataset, columns=True), dataset.rows_with_targets(Split.TRAIN)
     parts: list[dict[str, np.ndarray]] = []
     found = 0
-    for start in range(0, len(rows), _USERS_AT_A_TIME):
-        events = reader.rows(rows[start : start + _USERS_AT_A_TIME])
+    for events in reader.parts(rows):
         train = events.marks == Split.TRAIN
         named = {f"label.{name}": values[train] for name, values in events.labels.items()}
         parts.append(named | {f"number.{name}": values[train] for name, values in events.context.numbers.items()})

@@ -3,7 +3,7 @@
 Legend of shapes: B users, E events of all of them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,8 @@ from raysys.data.columns import Values, values_of
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
 from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX
+
+_USERS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class ShardReader:
         context = Values(_named(flat, NUMBER_PREFIX), _named(flat, CATEGORY_PREFIX))
         features = Values() if self._users is None else values_of(self._users.take(pa.array(rows)))
         return UserRows(offsets, *known, rows, context, features)
+
+    def parts(self, rows: np.ndarray) -> Iterator[UserRows]:
+        """Yield the events of dataset rows, some thousand users at a time: for statistics over all of them."""
+        return (self.rows(rows[at : at + _USERS_AT_A_TIME]) for at in range(0, len(rows), _USERS_AT_A_TIME))
 
     def _gather(self, name: str, source: np.ndarray, owner: np.ndarray) -> np.ndarray:
         shards = np.unique(owner)

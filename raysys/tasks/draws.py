@@ -18,6 +18,12 @@ def step_key(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def every_place(users_B: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return (rows, places) to draw at for each of `count` places of each user [B x count]."""
+    places_N = torch.arange(count, device=users_B.device).repeat(len(users_B))
+    return users_B.repeat_interleave(count), places_N
+
+
 def draw_bits(key: int, rows_N: Tensor, places_N: Tensor, count: int, stream: int = 0) -> Tensor:
     """Return `count` draws per place, i64 [N, count], uniform over 0 .. 2^63 - 1.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from raysys.data.batches import Batch
 from raysys.data.schema import FIRST_ITEM
 from raysys.model.recommender import Encoded
-from raysys.tasks.draws import draw_below
+from raysys.tasks.draws import draw_below, every_place
 from raysys.tasks.negatives import Asked
 from raysys.tasks.retrieval import Retrieval, RetrievalConfig
 from raysys.tasks.task import TaskContext
@@ -41,11 +41,9 @@ class ItemPairs(Retrieval):
 
     def prepare(self, batch: Batch) -> Batch:
         """Return the batch with targets that have a partner: their anchors are one of the events just before them."""
-        targets, users_B = batch.targets, batch.history.users_B
-        count = targets.anchor_BC.shape[1]
-        places_N = torch.arange(count, device=users_B.device).repeat(len(users_B))
-        rows_N = users_B.repeat_interleave(count)
-        back_BC = draw_below(self.window, batch.key, rows_N, places_N, 1, _PARTNERS).view(targets.anchor_BC.shape)
+        targets = batch.targets
+        at = every_place(batch.history.users_B, targets.anchor_BC.shape[1])
+        back_BC = draw_below(self.window, batch.key, *at, 1, _PARTNERS).view(targets.anchor_BC.shape)
         anchor_BC = torch.where(targets.anchor_BC >= 0, (targets.anchor_BC - back_BC).clamp(min=0), -1)
         same_BC = batch.history.items_BL.gather(1, anchor_BC.clamp(min=0)) == targets.items_BC
         mask_BC = self.valid(targets) & (anchor_BC >= 0) & ~same_BC
@@ -54,10 +52,6 @@ class ItemPairs(Retrieval):
     def query(self, encoded: Encoded, anchor_BC: Tensor, valid_BC: Tensor | None = None) -> Tensor:
         """Return the vectors of the items at positions, scaled; who has no item yet asks with the start state."""
         return self.scaled(encoded.item_before(anchor_BC, valid_BC))
-
-    def alike(self, vectors_ND: Tensor) -> Tensor:
-        """Return the queries of items [N, D]: what is asked for items like them."""
-        return self.scaled(vectors_ND)
 
     def loss(self, encoded: Encoded, view: Batch, logits: Mapping[str, Tensor]) -> Tensor:
         """Compare both ways: either item of a pair asks for the other, and half of each counts."""
@@ -68,7 +62,7 @@ class ItemPairs(Retrieval):
         users_N = view.history.users_B[rows_N]
         total = encoded.nothing()
         for asking_N, asked_N, key in ((first_N, second_N, view.key), (second_N, first_N, view.key ^ _BACKWARD)):
-            queries_ND = self.alike(encoded.items(asking_N))
+            queries_ND = self.scaled(encoded.items(asking_N))
             asked = Asked(queries_ND, asked_N - FIRST_ITEM, users_N, places_N, key)
             total = total + 0.5 * self.objective(asked, encoded.items)
         return total

@@ -11,7 +11,7 @@ from torch import Tensor
 from raysys.data.batches import Batch, History, Targets
 from raysys.data.schema import UNKNOWN
 from raysys.errors import UserError, nearest
-from raysys.tasks.draws import draw_uniform
+from raysys.tasks.draws import draw_uniform, every_place
 from raysys.tasks.retrieval import Retrieval, RetrievalConfig
 from raysys.tasks.task import TaskContext
 
@@ -89,10 +89,8 @@ class MaskedItem(Retrieval):
 
     def _hidden(self, users_B: Tensor, trained_BL: Tensor, key: int) -> Tensor:
         """Draw which tokens are hidden, bool [B, L]."""
-        length = trained_BL.shape[1]
-        places_L = torch.arange(length, device=users_B.device)
-        rows_N, places_N = users_B.repeat_interleave(length), places_L.repeat(len(users_B))
-        draws_BL = draw_uniform(key, rows_N, places_N, 1, _HIDDEN).view(trained_BL.shape)
+        places_L = torch.arange(trained_BL.shape[1], device=users_B.device)
+        draws_BL = draw_uniform(key, *every_place(users_B, len(places_L)), 1, _HIDDEN).view(trained_BL.shape)
         draws_BL = draws_BL.masked_fill(~trained_BL, torch.inf)
         hidden_BL = (draws_BL < self.mask_share) | (draws_BL == draws_BL.amin(1, keepdim=True))
         newest_B1 = torch.where(trained_BL, places_L, -1).amax(1, keepdim=True)

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.batches import Batch, Targets
-from raysys.errors import UserError, nearest
 from raysys.model.dropout import Dropout
 from raysys.model.recommender import Encoded
-from raysys.tasks.task import Task, TaskContext
+from raysys.tasks.task import Task, TaskContext, check_known, chosen_events
 
 
 class PointwiseConfig(FrozenConfig):
@@ -39,12 +38,8 @@ class Pointwise(Task):
     def __init__(self, config: PointwiseConfig, context: TaskContext, num_outputs: int = 1) -> None:
         super().__init__(config, context)
         self.label = config.label
-        _check("label", config.label, context.labels, context.name)
-        for event in config.events:
-            _check("events", event, context.event_names, context.name)
-        wanted = config.events or context.event_names
-        chosen = torch.tensor([name in wanted for name in context.event_names] or [True])
-        self.register_buffer("is_labelled", chosen, persistent=False)
+        check_known("label", config.label, context.labels, context.name)
+        self.register_buffer("is_labelled", chosen_events(config.events, context), persistent=False)
         self.tower = nn.Sequential(
             nn.Linear(context.shared_width, config.hidden),
             nn.ReLU(),
@@ -109,11 +104,3 @@ class Pointwise(Task):
     @abstractmethod
     def errors(self, logits_BC: Tensor, targets: Targets) -> Tensor:
         """Return the error of every target [B, C], finite; what stands where no label is known does not count."""
-
-
-def _check(what: str, name: str, there: tuple[str, ...], task: str) -> None:
-    if name not in there:
-        raise UserError(
-            f"tasks.{task}.{what}: no {what.rstrip('s')} {name!r} in the dataset{nearest(name, there)} "
-            f"(it has: {', '.join(there) or 'none'})"
-        )

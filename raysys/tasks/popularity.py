@@ -16,7 +16,7 @@ from raysys.data.schema import FIRST_ITEM, Split
 from raysys.data.times import Duration
 from raysys.errors import UserError
 from raysys.model.recommender import Encoded
-from raysys.tasks.draws import draw_below
+from raysys.tasks.draws import draw_below, every_place
 from raysys.tasks.task import Task, TaskContext
 
 _DRAWN = 20  # stream of draws
@@ -62,11 +62,9 @@ class Popularity(Task):
 
     def prepare(self, batch: Batch) -> Batch:
         """Return items drawn evenly from the catalogue in the places of the targets."""
-        targets, users_B = batch.targets, batch.history.users_B
-        count = targets.mask_BC.shape[1]
-        places_N = torch.arange(count, device=users_B.device).repeat(len(users_B))
-        num_items = len(self.demand_V) - FIRST_ITEM
-        drawn_N = draw_below(num_items, batch.key, users_B.repeat_interleave(count), places_N, 1, _DRAWN)
+        targets = batch.targets
+        at = every_place(batch.history.users_B, targets.mask_BC.shape[1])
+        drawn_N = draw_below(len(self.demand_V) - FIRST_ITEM, batch.key, *at, 1, _DRAWN)
         items_BC = drawn_N.view(targets.items_BC.shape) + FIRST_ITEM
         labels = {_LABEL: self.demand_V[items_BC]}
         anchor_BC = torch.full_like(targets.anchor_BC, -1)

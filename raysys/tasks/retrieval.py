@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
@@ -13,11 +12,10 @@ from raysys.data.batches import Batch, History, Targets
 from raysys.data.dataset import Dataset
 from raysys.data.reader import UserRows
 from raysys.data.schema import FIRST_ITEM, Split
-from raysys.errors import UserError, nearest
 from raysys.model.recommender import Encoded
 from raysys.tasks.negatives import Asked
 from raysys.tasks.objectives import OBJECTIVES
-from raysys.tasks.task import Task, TaskContext
+from raysys.tasks.task import Task, TaskContext, chosen_events
 
 
 class RetrievalConfig(FrozenConfig):
@@ -43,14 +41,7 @@ class Retrieval(Task):
 
     def __init__(self, config: RetrievalConfig, context: TaskContext) -> None:
         super().__init__(config, context)
-        for name in config.events:
-            if name not in context.event_names:
-                raise UserError(
-                    f"tasks.{context.name}.events: no event {name!r} in the dataset"
-                    f"{nearest(name, context.event_names)} (it has: {', '.join(context.event_names)})"
-                )
-        wanted = config.events or context.history
-        chosen = torch.tensor([name in wanted for name in context.event_names] or [True])
+        chosen = chosen_events(config.events, context, default=context.history)
         self.register_buffer("is_predicted", chosen, persistent=False)
         self.temperature = config.temperature
         self.objective = OBJECTIVES[kind_of(config.loss)](config.loss, context.vocabulary_size - FIRST_ITEM)

@@ -1,7 +1,7 @@
 """The contract of a task: what is learned from a batch, and what evaluation and serving may ask of it."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from raysys.data.batches import Batch, History, Targets
 from raysys.data.dataset import Dataset
 from raysys.data.reader import UserRows
 from raysys.data.schema import Split
+from raysys.errors import UserError, nearest
 from raysys.model.recommender import Encoded
 
 
@@ -34,6 +35,27 @@ class TaskContext:
     """Whether events have times."""
     shared_width: int = 0
     """H: width of what the towers of point-wise tasks get."""
+
+
+def check_known(what: str, name: str, there: Sequence[str], task: str) -> None:
+    """Raise UserError where a task's config names a label or an event that is not there."""
+    if name not in there:
+        raise UserError(
+            f"tasks.{task}.{what}: no {what.rstrip('s')} {name!r} in the dataset{nearest(name, there)} "
+            f"(it has: {', '.join(there) or 'none'})"
+        )
+
+
+def chosen_events(events: Sequence[str], context: TaskContext, default: Sequence[str] | None = None) -> Tensor:
+    """Return which events of the dataset a config chooses, bool [E]; the default, or all, where it names none.
+
+    Raises:
+        UserError: the dataset has no such event.
+    """
+    for name in events:
+        check_known("events", name, context.event_names, context.name)
+    wanted = events or (context.event_names if default is None else default)
+    return torch.tensor([name in wanted for name in context.event_names] or [True])
 
 
 class Task(nn.Module):

@@ -16,10 +16,10 @@ from raysys.data.dataset import Dataset
 from raysys.data.periods import period_ends
 from raysys.data.schema import Split
 from raysys.data.times import Duration
-from raysys.errors import UserError, nearest
+from raysys.errors import UserError
 from raysys.model.dropout import Dropout
 from raysys.model.recommender import Encoded
-from raysys.tasks.task import Task, TaskContext
+from raysys.tasks.task import Task, TaskContext, chosen_events
 
 _NEVER = -(1 << 62)
 AHEAD = "ahead"
@@ -54,16 +54,8 @@ class UserOutcome(Task):
         super().__init__(config, context)
         if not context.has_times:
             raise UserError(f"tasks.{context.name}: the events have no times, so nothing happens within a horizon")
-        for name in config.events:
-            if name not in context.event_names:
-                raise UserError(
-                    f"tasks.{context.name}.events: no event {name!r} in the dataset"
-                    f"{nearest(name, context.event_names)} (it has: {', '.join(context.event_names)})"
-                )
         self.horizon = config.horizon
-        wanted = config.events or context.event_names
-        chosen = torch.tensor([name in wanted for name in context.event_names] or [True])
-        self.register_buffer("counts", chosen, persistent=False)
+        self.register_buffer("counts", chosen_events(config.events, context), persistent=False)
         self.ends: tuple[int, int, int] | None = None
         self.tower = nn.Sequential(
             nn.Linear(context.width, config.hidden), nn.ReLU(), Dropout(config.dropout), nn.Linear(config.hidden, 1)

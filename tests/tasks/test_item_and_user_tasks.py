@@ -185,7 +185,7 @@ def test_every_task_learns_what_is_planted(trained):
 def test_items_that_go_together_are_alike(trained, visits_dataset):
     network, _ = trained
     table_VD = network.recommender.vectors().table()
-    scores_VV = network.named_tasks()["similar_item"].alike(table_VD) @ table_VD.T
+    scores_VV = network.named_tasks()["similar_item"].scaled(table_VD) @ table_VD.T
     best_V = scores_VV.fill_diagonal_(-torch.inf).argmax(1)
     numbers = torch.tensor([int(name[1:]) for name in visits_dataset.vocabulary.item_ids.to_pylist()])
     assert (numbers // 10 == numbers[best_V] // 10).float().mean() > 0.9
