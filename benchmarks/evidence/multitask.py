@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import yaml
-from quality import EXAMPLES, ingest, recorded, run_alone, train_command
+from quality import EXAMPLES, ingest, recorded, run_alone, run_options, train_command
 
 from raysys.configfile import dump_yaml, read_yaml
 
@@ -148,11 +147,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     models = [TOGETHER, *MEASURED]
     parser.add_argument("--models", nargs="+", choices=models, default=models)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--root", type=Path, default=Path("store"), help="where datasets and runs are kept")
-    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
-    return parser.parse_args()
+    return run_options(parser, [0, 1, 2, 3, 4], OUTPUT)
 
 
 if __name__ == "__main__":

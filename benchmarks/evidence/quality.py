@@ -154,10 +154,15 @@ def run_alone(command: list[str], log: Path) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configs", nargs="+", default=HERE, choices=HERE)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    return run_options(parser, [0, 1, 2], OUTPUT)
+
+
+def run_options(parser: argparse.ArgumentParser, seeds: list[int], output: Path) -> argparse.Namespace:
+    """Read the command line: what a script adds, and what all that train several seeds are told."""
+    parser.add_argument("--seeds", nargs="+", type=int, default=seeds)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--root", type=Path, default=Path("store"), help="where datasets and runs are kept")
-    parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
+    parser.add_argument("-o", "--output", type=Path, default=output)
     return parser.parse_args()
 
 

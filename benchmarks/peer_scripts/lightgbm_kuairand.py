@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 TRAIN, VALID, TEST = 0, 1, 2
+LABELS = ("click", "long_view", "like")
+FOLDS, SMOOTHING = 5, 20.0
 ENCODED = ("user_id", "video_id", "author_id", "tag")
 USERS, VIDEOS = "user_features_pure.csv.gz", "video_features_basic_pure.csv.gz"
 
@@ -43,16 +45,16 @@ def rates(keys: pd.Series, label: np.ndarray, rows: np.ndarray, smoothing: float
     return keys.map(smoothed).fillna(mean).to_numpy()
 
 
-def encoded(table: pd.DataFrame, label: np.ndarray, train: np.ndarray, args: argparse.Namespace) -> pd.DataFrame:
+def encoded(table: pd.DataFrame, label: np.ndarray, train: np.ndarray) -> pd.DataFrame:
     """Add the rates; raw ids of users, videos and authors are left out."""
-    fold = np.random.default_rng(args.seed).integers(args.folds, size=len(table))
+    fold = np.random.default_rng(0).integers(FOLDS, size=len(table))
     out = table.drop(columns=["user_id", "video_id", "author_id", "music_id"])
     for name in ENCODED:
         keys = table[name]
-        column = rates(keys, label, train, args.smoothing)
-        for at in range(args.folds):
+        column = rates(keys, label, train, SMOOTHING)
+        for at in range(FOLDS):
             held = train & (fold == at)
-            column[held] = rates(keys, label, train & (fold != at), args.smoothing)[held]
+            column[held] = rates(keys, label, train & (fold != at), SMOOTHING)[held]
         out[f"rate.{name}"] = column
         counts = keys[train].value_counts()
         out[f"count.{name}"] = keys.map(counts).fillna(0).to_numpy()
@@ -61,17 +63,10 @@ def encoded(table: pd.DataFrame, label: np.ndarray, train: np.ndarray, args: arg
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="arrays of impressions")
     parser.add_argument("--features", type=Path, required=True, help="folder of KuaiRand's feature files")
     parser.add_argument("--predictions", type=Path, required=True, help="file to write")
-    parser.add_argument("--labels", nargs="+", default=["click", "long_view", "like"])
-    parser.add_argument("--trees", type=int, default=300)
-    parser.add_argument("--leaves", type=int, default=63)
-    parser.add_argument("--learning-rate", type=float, default=0.05)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--smoothing", type=float, default=20.0)
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -81,14 +76,14 @@ def main() -> None:
     table, labels, split = read(args.data, args.features)
     train = split == TRAIN
     found, seconds = {}, time.process_time()
-    for name in args.labels:
-        columns = encoded(table, labels[name], train, args)
+    for name in LABELS:
+        columns = encoded(table, labels[name], train)
         model = lightgbm.LGBMClassifier(
-            n_estimators=args.trees,
-            num_leaves=args.leaves,
-            learning_rate=args.learning_rate,
+            n_estimators=300,
+            num_leaves=63,
+            learning_rate=0.05,
             n_jobs=1,
-            random_state=args.seed,
+            random_state=0,
             verbose=-1,
         )
         model.fit(columns[train], labels[name][train])
