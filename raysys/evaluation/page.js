@@ -20,7 +20,10 @@ const draw = {
       type: "scatter", mode: "lines+markers", x: data.epochs, y: data.values, marker: { size: 6 },
       line: { color: colour("--s1"), width: 2 }, hovertemplate: "epoch %{x}: %{y:.4f}<extra></extra>",
     };
-    return [[trace], layout(epochs(Math.max(...data.epochs)), axis("", {}), { shapes: [keptAt(data.kept)] })];
+    // around a single point plotly would draw an axis from one below to one above it, whatever it measures
+    const far = 1.3 * data.values[0];
+    const y = axis("", data.values.length > 1 ? {} : { range: [Math.min(far, 0), Math.max(far, 0)] });
+    return [[trace], layout(epochs(Math.max(...data.epochs)), y, { shapes: [keptAt(data.kept)] })];
   },
   lines(data) {
     const traces = data.series.map((one) => ({
