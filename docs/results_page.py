@@ -39,6 +39,7 @@ PUBLISHED: dict[str, tuple[tuple[str, float, float, str], ...]] = {
 TITLES = {
     "amazon-beauty": "Amazon Beauty",
     "amazon-beauty-text": "Amazon Beauty, items with their text",
+    "amazon-beauty-text-gpu": "Amazon Beauty, items with their text, on a GPU",
     "amazon-toys": "Amazon Toys and Games",
     "amazon-toys-text": "Amazon Toys and Games, items with their text",
     "movielens-1m": "MovieLens-1M",

@@ -29,6 +29,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CONFIGS = {
     "amazon-beauty": ("amazon-beauty", "pretrain"),
     "amazon-beauty-text": ("amazon-beauty", "pretrain-text"),
+    "amazon-beauty-text-gpu": ("amazon-beauty", "pretrain-text-gpu"),
     "amazon-toys": ("amazon-toys", "pretrain"),
     "amazon-toys-text": ("amazon-toys", "pretrain-text"),
     "movielens-1m": ("movielens-1m", "pretrain"),
