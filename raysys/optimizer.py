@@ -1,8 +1,9 @@
 """Optimizers, parameter groups and the learning-rate schedule. To add an optimizer: a class below and its line."""
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -65,7 +66,7 @@ class AdamW(OptimizerKind):
     def build(self, groups: Groups) -> torch.optim.Optimizer:
         """Return torch's AdamW."""
         betas = (self.config.beta1, self.config.beta2)
-        return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=betas, fused=True)
+        return _uncompiled(torch.optim.AdamW)(groups, lr=self.config.learning_rate, betas=betas, fused=True)
 
 
 class Adam(OptimizerKind):
@@ -81,7 +82,7 @@ class Adam(OptimizerKind):
     def build(self, groups: Groups) -> torch.optim.Optimizer:
         """Return torch's Adam."""
         betas = (self.config.beta1, self.config.beta2)
-        return torch.optim.Adam(groups, lr=self.config.learning_rate, betas=betas, fused=True)
+        return _uncompiled(torch.optim.Adam)(groups, lr=self.config.learning_rate, betas=betas, fused=True)
 
 
 class SGD(OptimizerKind):
@@ -109,10 +110,22 @@ class SGD(OptimizerKind):
     def build(self, groups: Groups) -> torch.optim.Optimizer:
         """Return torch's SGD."""
         config = self.config
-        return torch.optim.SGD(
+        return _uncompiled(torch.optim.SGD)(
             groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, fused=True
         )
 
+
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Return an optimizer of torch without what would load torch's compiler when it is made and when it steps.
+
+    torch wraps these methods for steps that are compiled. Ours never are (only the encoder may be), and the compiler
+    costs every process 70 MB and more than a second.
+    """
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
+    return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+_WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
 OPTIMIZERS: dict[str, type[OptimizerKind]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
 """Kind -> class."""

@@ -31,7 +31,7 @@ class FieldsConfig(FrozenConfig):
     width: int = Field(8, ge=1)
     """Width of the vector of a field."""
     target_encoding: TargetEncodingConfig | None = None
-    """Means of the labels of items, and of items of the same categories, as further fields."""
+    """Means of the labels of items, of items of the same categories and of the same context, as further fields."""
     totals: bool = False
     """The share of each kind of event among a user's tokens before the target, and the means of the labels of `tokens`,
     as further fields."""

@@ -156,7 +156,9 @@ class PairHead(nn.Module):
         size, kind = manifest.num_items + FIRST_ITEM, SHARINGS[kind_of(config.sharing)]
         self.columns = ItemColumns(schemas.items if "items" in config.fields.of else ColumnSchema(), size)
         wanted = config.fields.target_encoding
-        self.encoding = None if wanted is None else TargetEncoding(wanted, self.columns.schema, size, manifest.labels)
+        of_context = context if "context" in config.fields.of else ColumnSchema()
+        encoded = (self.columns.schema, of_context, size, manifest.labels)
+        self.encoding = None if wanted is None else TargetEncoding(wanted, *encoded)
         counted = len(manifest.event_names), config.tokens.labels
         self.totals = HistoryTotals(*counted) if config.fields.totals else None
         num_statistics = sum(part.width for part in (self.encoding, self.totals) if part is not None)
@@ -181,9 +183,11 @@ class PairHead(nn.Module):
         rows_N, columns_N = targets.mask_BC.nonzero(as_tuple=True)
         items_N = targets.items_BC[rows_N, columns_N]
         columns, history = self.columns(items_N), encoded.history
+        context = targets.context.at(rows_N, columns_N)
         statistics = [encoded.states_BLD.new_zeros(len(items_N), 0)]
         if self.encoding is not None:
-            statistics.append(self.encoding(items_N, columns.categories, history.users_B[rows_N]))
+            users_N = history.users_B[rows_N]
+            statistics.append(self.encoding(items_N, columns.categories, context.categories, users_N))
         if self.totals is not None:
             statistics.append(self.totals(history, rows_N, targets.anchor_BC[rows_N, columns_N]))
         pairs = Pairs(
@@ -194,7 +198,7 @@ class PairHead(nn.Module):
             num_users=len(targets.mask_BC),
             users=history.features,
             items=columns,
-            context=targets.context.at(rows_N, columns_N),
+            context=context,
             statistics_NF=torch.cat(statistics, dim=-1),
         )
         told = {"": self.encoder(pairs)} | {task: encoder(pairs) for task, encoder in self.own.items()}

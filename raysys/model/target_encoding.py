@@ -1,4 +1,4 @@
-"""Target encoding: how far the labels of an item, and of the items of its category, lie from the labels of all.
+"""Target encoding: how far the labels of an item, of items of its category, of its context lie from the labels of all.
 
 Micci-Barreca (2001), "A preprocessing scheme for high-cardinality categorical attributes", eq. 3 and 4: means shrunk
 to that of all by a prior weight. An embedding learns the same from the gradient, but in many more steps.
@@ -17,13 +17,15 @@ from raysys.component import FrozenConfig
 from raysys.data.columns import ColumnSchema
 from raysys.data.dataset import Dataset
 from raysys.data.label_sums import LabelSums, label_sums
+from raysys.data.schema import UNKNOWN
 
-_ITEM = ""
-"""The way to group in which every item is a group of its own: no category can have this name."""
+_ITEM, _CONTEXT = "", " of context"
+"""The way to group in which every item is a group of its own, and what tells categories of context from those of items:
+no category can have such a name."""
 
 
 class TargetEncodingConfig(FrozenConfig):
-    """Means of labels over training events as fields of items."""
+    """Means of labels over training events as fields of items and of what they were shown in."""
 
     folds: int = Field(10, ge=2)
     """Parts of the users: in training, a pair is told what the users of the other parts did."""
@@ -32,15 +34,22 @@ class TargetEncodingConfig(FrozenConfig):
 
 
 class TargetEncoding(nn.Module):
-    """Numbers of an item by what came of showing it, to other users."""
+    """Numbers of an item and of its context by what came of showing it, to other users."""
 
     def __init__(
-        self, config: TargetEncodingConfig, schema: ColumnSchema, vocabulary_size: int, labels: tuple[str, ...]
+        self,
+        config: TargetEncodingConfig,
+        items: ColumnSchema,
+        context: ColumnSchema,
+        vocabulary_size: int,
+        labels: tuple[str, ...],
     ) -> None:
         super().__init__()
         self.folds, self.prior = config.folds, config.prior
         self.sizes = {_ITEM: vocabulary_size}
-        self.sizes |= {name: size for name, size in schema.categories.items() if name not in schema.lists}
+        self.sizes |= {name: size for name, size in items.categories.items() if name not in items.lists}
+        self.context = {name + _CONTEXT: name for name in context.categories}
+        self.sizes |= {name + _CONTEXT: size for name, size in context.categories.items()}
         self.width = len(self.sizes) * len(labels)
         """F."""
         for at, size in enumerate(self.sizes.values()):
@@ -49,18 +58,28 @@ class TargetEncoding(nn.Module):
 
     def observe(self, dataset: Dataset, categories: Mapping[str, Tensor]) -> None:
         """Take the labels of training; `categories` gives the value of every vocabulary index [V] by name."""
-        groups = {name: categories[name].cpu().numpy() for name in self.sizes if name != _ITEM}
-        found = label_sums(dataset, groups | {_ITEM: np.arange(self.sizes[_ITEM])}, self.folds)
+        of_items = [name for name in self.sizes if name != _ITEM and name not in self.context]
+        groups = {name: categories[name].cpu().numpy() for name in of_items}
+        found = label_sums(dataset, groups | {_ITEM: np.arange(self.sizes[_ITEM])}, self.folds, self.context)
         for at, name in enumerate(self.sizes):
             known_GF, others_KGF = self._encoded(found[name])
             self.get_buffer(f"known_{at}")[: len(known_GF)] = torch.from_numpy(known_GF)
             self.get_buffer(f"others_{at}")[:, : len(known_GF)] = torch.from_numpy(others_KGF)
 
-    def forward(self, items_N: Tensor, categories: Mapping[str, Tensor], users_N: Tensor) -> Tensor:
-        """Return [N, F]; in training without what the users of the own fold did, so that no label tells itself."""
+    def forward(
+        self, items_N: Tensor, categories: Mapping[str, Tensor], context: Mapping[str, Tensor], users_N: Tensor
+    ) -> Tensor:
+        """Return [N, F]; in training without what the users of the own fold did, so that no label tells itself.
+
+        `categories` are those of the items [N], `context` those of the pairs [N]; what is not there is unknown.
+        """
         parts = []
-        for at, name in enumerate(self.sizes):
-            groups_N = items_N if name == _ITEM else categories[name]
+        for at, (name, size) in enumerate(self.sizes.items()):
+            if name in self.context:
+                values_N = context.get(self.context[name], torch.full_like(items_N, UNKNOWN))
+                groups_N = torch.where(values_N < size, values_N, UNKNOWN)  # later days bring new values
+            else:
+                groups_N = items_N if name == _ITEM else categories[name]
             if self.training:
                 parts.append(self.get_buffer(f"others_{at}")[users_N % self.folds, groups_N])
             else:

@@ -57,8 +57,7 @@ class MultiTask(nn.Module):
         self.tasks = nn.ModuleDict(heads)
         for task in heads.values():
             task.link(heads)
-        if self.recommender.backbone.bidirectional:
-            self._refuse_anchored(kind_of(model.backbone))
+        self._refuse_misfits(kind_of(model.backbone))
 
     @property
     def reads_labels(self) -> set[str] | None:
@@ -101,12 +100,18 @@ class MultiTask(nn.Module):
         shared = passes[id(views[0].history)]
         return StepLosses(torch.stack(totals), (shared.states_BLD, shared.start_BD))
 
-    def _refuse_anchored(self, backbone: str) -> None:
+    def _refuse_misfits(self, backbone: str) -> None:
+        both_ways = self.recommender.backbone.bidirectional
         for name, task in self.named_tasks().items():
-            if task.anchored:
+            if both_ways and task.anchored:
                 raise UserError(
                     f"tasks.{name}: states of the backbone {backbone} know what comes later, so they cannot be asked "
                     "for it; train masked_item with this backbone, or take another backbone"
+                )
+            if not both_ways and not task.anchored:
+                raise UserError(
+                    f"tasks.{name}: it hides tokens among others, but states of the backbone {backbone} look back only; "
+                    "take the backbone bert4rec, or the task next_item"
                 )
 
     def named_tasks(self) -> dict[str, Task]:

@@ -1,15 +1,21 @@
 """Statistics as fields: what labels of others say of an item, what a user's tokens add up to; no future in either."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from raysys.configfile import build
 from raysys.data.batches import make_batch
+from raysys.data.columns import ColumnSchema
+from raysys.data.config import IngestConfig
+from raysys.data.ingest import ingest
 from raysys.data.label_sums import label_sums
+from raysys.data.line import in_process
 from raysys.data.reader import ShardReader
-from raysys.data.schema import FIRST_ITEM, Split
+from raysys.data.schema import FIRST_ITEM, UNKNOWN, Split
 from raysys.evaluation.evaluate import collect
 from raysys.evaluation.judge import Judge
 from raysys.evaluation.protocol import EvaluationConfig
@@ -26,7 +32,8 @@ FOLDS, PRIOR = 4, 5.0
 def encoding(contract_dataset):
     manifest = contract_dataset.manifest
     config = TargetEncodingConfig(folds=FOLDS, prior=PRIOR)
-    made = TargetEncoding(config, manifest.item_columns, manifest.num_items + FIRST_ITEM, manifest.labels)
+    size = manifest.num_items + FIRST_ITEM
+    made = TargetEncoding(config, manifest.item_columns, ColumnSchema(), size, manifest.labels)
     made.observe(contract_dataset, _categories(contract_dataset))
     return made
 
@@ -57,18 +64,80 @@ def test_an_item_is_told_what_users_of_other_folds_did(encoding, contract_datase
 
     every = np.arange(FIRST_ITEM, FIRST_ITEM + 10)
     whole = np.array([shrunk(item, True) for item in every])
-    told = encoding.eval()(torch.from_numpy(every), _at(contract_dataset, every), torch.zeros(10).long())[:, place]
+    told = encoding.eval()(torch.from_numpy(every), _at(contract_dataset, every), {}, torch.zeros(10).long())[:, place]
     slope, centre = np.polyfit(whole, told.numpy(), 1)
     assert np.allclose(told.numpy(), slope * whole + centre, atol=1e-4), "centred and scaled, no more"
     for fold in range(FOLDS):
         others = np.array([shrunk(item, owner % FOLDS != fold) for item in every])
         users = torch.full((10,), fold + 2 * FOLDS)
-        told = encoding.train()(torch.from_numpy(every), _at(contract_dataset, every), users)[:, place]
+        told = encoding.train()(torch.from_numpy(every), _at(contract_dataset, every), {}, users)[:, place]
         assert np.allclose(told.numpy(), slope * others + centre, atol=1e-4)
 
 
 def _at(dataset, items):
     return {name: values[torch.from_numpy(items)] for name, values in _categories(dataset).items()}
+
+
+@pytest.fixture(scope="module")
+def shown_in_tabs(tmp_path_factory):
+    """90 users, each shown six items in one of three tabs; most of what is shown in tab 2 is clicked."""
+    folder, random = tmp_path_factory.mktemp("tabs"), np.random.default_rng(0)
+    lines = [
+        {"user_id": user, "item_id": int(random.integers(9)), "timestamp": 1.7e12 + 1e6 * step + user, "tab": str(tab)}
+        | {"click": int(random.random() < (0.8 if tab == 2 else 0.2))}
+        for user in range(90)
+        for step, tab in enumerate(random.integers(3, size=6))
+    ]
+    (folder / "shown.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    columns = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
+    columns |= {"labels": {"click": "click"}, "categories": {"tab": "tab"}}
+    source = {"path": str(folder / "shown.jsonl"), "format": "jsonl", "event": "shown", "columns": columns}
+    node = {"project": "tabs", "sources": [source], "split": {"kind": "leave_one_out"}}
+    return ingest(build(IngestConfig, node, "tabs"), folder / "dataset", each=in_process)
+
+
+def test_a_context_is_told_what_users_of_other_folds_did_in_it(shown_in_tabs):
+    manifest = shown_in_tabs.manifest
+    context, size = ColumnSchema(categories=manifest.categories), manifest.num_items + FIRST_ITEM
+    config = TargetEncodingConfig(folds=FOLDS, prior=PRIOR)
+    encoding = TargetEncoding(config, ColumnSchema(), context, size, manifest.labels)
+    encoding.observe(shown_in_tabs, {})
+    events = ShardReader(shown_in_tabs, columns=True).rows(np.arange(manifest.num_users))
+    train = events.marks == Split.TRAIN
+    owner, tabs = np.repeat(events.users, np.diff(events.offsets))[train], events.context.categories["tab"][train]
+    clicks = events.labels["click"][train]
+    known = np.unique(tabs)
+
+    def shrunk(among):
+        return np.array([(clicks[among & (tabs == tab)] - clicks.mean()).sum() for tab in known]) / np.array(
+            [(among & (tabs == tab)).sum() + PRIOR for tab in known]
+        )
+
+    def told(users):
+        values = torch.from_numpy(known).long()
+        return encoding(torch.full_like(values, FIRST_ITEM), {}, {"tab": values}, users)[:, -1].numpy()
+
+    whole, nobody = shrunk(train[train]), torch.zeros(len(known)).long()
+    encoding.eval()
+    slope, centre = np.polyfit(whole, told(nobody), 1)
+    assert np.allclose(told(nobody), slope * whole + centre, atol=1e-4)
+    encoding.train()
+    for fold in range(FOLDS):
+        expected = slope * shrunk(owner % FOLDS != fold) + centre
+        assert np.allclose(told(nobody + fold), expected, atol=1e-4)
+
+
+def test_a_context_that_is_not_there_or_came_later_is_like_the_mean(shown_in_tabs):
+    manifest = shown_in_tabs.manifest
+    context, size = ColumnSchema(categories=manifest.categories), manifest.num_items + FIRST_ITEM
+    encoding = TargetEncoding(TargetEncodingConfig(), ColumnSchema(), context, size, manifest.labels).eval()
+    encoding.observe(shown_in_tabs, {})
+    one = torch.tensor([FIRST_ITEM])
+    given = [{}, {"tab": torch.tensor([UNKNOWN])}, {"tab": torch.tensor([10_000])}]
+    absent, unknown, later = (encoding(one, {}, tab, torch.tensor([0])) for tab in given)
+    assert torch.equal(absent, unknown)
+    assert torch.equal(later, unknown)
+    assert absent[0, -1].abs() < 0.2, "a tab of training lies a deviation away"
 
 
 def test_only_training_events_are_summed(contract_dataset):

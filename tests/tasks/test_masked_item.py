@@ -126,6 +126,11 @@ def test_who_knows_the_future_is_not_asked_for_it(task, network_of):
         network_of(tasks={"hidden": MaskedItem.Config(), "other": task})
 
 
+def test_who_looks_back_only_is_not_asked_for_what_is_hidden(contract_dataset):  # noqa: F811
+    with pytest.raises(UserError, match=r"tasks\.hidden: .*sasrec look back only.*bert4rec"):
+        MultiTask(ModelConfig(), {"hidden": MaskedItem.Config()}, contract_dataset.manifest)
+
+
 def test_only_tokens_can_be_hidden(contract_dataset):  # noqa: F811
     manifest = contract_dataset.manifest.model_copy(update={"event_names": ("event", "show"), "history": ("event",)})
     with pytest.raises(UserError, match=r"tasks.hidden.events: 'show' is no history event.*history: event"):
