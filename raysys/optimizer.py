@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig, kind_of
+from raysys.errors import UserError
 
 Groups = list[dict[str, Any]]
-"""Parameter groups as torch takes them: `params` and `weight_decay`."""
+"""Parameter groups as torch takes them: `params`, `weight_decay` and `peak`, the learning rate after the warm-up."""
 
 
 class OptimizerConfig(FrozenConfig):
@@ -21,6 +22,8 @@ class OptimizerConfig(FrozenConfig):
 
     kind: str
     learning_rate: float = Field(1e-3, gt=0)
+    table_learning_rate: float | None = Field(None, gt=0)
+    """Of embedding tables, under the same schedule; null takes learning_rate."""
     weight_decay: float = Field(0.0, ge=0)
     """Of matrices only: norms, biases and embedding tables are left alone."""
     warmup_steps: int = Field(100, ge=0)
@@ -132,26 +135,46 @@ OPTIMIZERS: dict[str, type[OptimizerKind]] = {"adamw": AdamW, "adam": Adam, "sgd
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return the optimizer over the trainable parameters, matrices of linear layers apart from the rest."""
-    tables = {id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
+    """Return the optimizer over the trainable parameters, matrices of linear layers apart from the rest.
+
+    Raises:
+        UserError: tables have a learning rate of their own, and none is trained.
+    """
+    embedded = {id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
     trainable = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in tables]
-    others = [p for p in trainable if p.ndim < 2 or id(p) in tables]
+    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in embedded]
+    others = [p for p in trainable if p.ndim < 2 or id(p) in embedded]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay, "peak": config.learning_rate},
+        {"params": others, "weight_decay": 0.0, "peak": config.learning_rate},
     ]
+    if config.table_learning_rate is not None:
+        groups[1]["params"] = [p for p in others if id(p) not in embedded]
+        tables = [p for p in others if id(p) in embedded]
+        if not tables:
+            raise UserError("optimizer.table_learning_rate: no embedding table is trained here; leave it out")
+        groups.append({"params": tables, "weight_decay": 0.0, "peak": config.table_learning_rate})
     return OPTIMIZERS[kind_of(config)](config).build([group for group in groups if group["params"]])
 
 
-def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Return the learning rate of a step (from 0): a pure function, so that a resumed run needs no schedule state."""
+def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, total_steps: int, config: OptimizerConfig) -> None:
+    """Give every group of an optimizer of `build_optimizer` its learning rate of a step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(step, total_steps, config, group["peak"])
+
+
+def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig, peak: float | None = None) -> float:
+    """Return the learning rate of a step (from 0): a pure function, so that a resumed run needs no schedule state.
+
+    `peak` is what the schedule scales: the config's own learning rate unless it is given.
+    """
+    peak = config.learning_rate if peak is None else peak
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return peak * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
-        return config.learning_rate
+        return peak
     share = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    return peak * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
 def clip(parameters: Sequence[Tensor], norm: float) -> None:

@@ -12,7 +12,7 @@ from raysys.config import RunConfig
 from raysys.data.batches import Batch
 from raysys.errors import UserError
 from raysys.model.adapt import ADAPTS
-from raysys.optimizer import build_optimizer, clip, learning_rate_at
+from raysys.optimizer import build_optimizer, clip, set_learning_rates
 from raysys.tasks.multitask import MultiTask, StepLosses
 from raysys.training.average import WeightAverage
 from raysys.training.gram import task_gram
@@ -118,8 +118,7 @@ class Learner:
             clip(self.parameters, config.clip_norm)
             if self.weighting_parameters:  # apart: a loss of 9 would else leave the network a ninth of its norm
                 clip(self.weighting_parameters, config.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.total_steps, config)
+        set_learning_rates(self.optimizer, step, self.total_steps, config)
         self.optimizer.step()
         self.average.update(step)
 

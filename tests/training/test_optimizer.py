@@ -8,7 +8,7 @@ from raysys.component import OneOf
 from raysys.config import RunConfig
 from raysys.configfile import build
 from raysys.errors import UserError
-from raysys.optimizer import OPTIMIZERS, build_optimizer, clip, learning_rate_at
+from raysys.optimizer import OPTIMIZERS, build_optimizer, clip, learning_rate_at, set_learning_rates
 
 PLAIN = {"weight_decay": 0.0}
 
@@ -100,3 +100,51 @@ def test_clipping_bounds_the_norm_over_all_gradients():
     assert parameters[0].grad.tolist() == pytest.approx([0.2, 0.4, 0.4], rel=1e-4)
     assert parameters[1].grad.flatten().tolist() == pytest.approx([0.4] * 4, rel=1e-4)
     assert parameters[2].grad is None
+
+
+def _trained(config, steps=6):
+    """Train a table, a layer and a norm on fixed gradients under a schedule; returns all weights."""
+    torch.manual_seed(0)
+    module = nn.ModuleDict({"table": nn.Embedding(3, 2), "layer": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
+    optimizer = build_optimizer(module, config)
+    for step in range(steps):
+        for place, parameter in enumerate(module.parameters()):
+            parameter.grad = torch.full_like(parameter, 0.1 * (place + 1))
+        set_learning_rates(optimizer, step, steps, config)
+        optimizer.step()
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+SCHEDULED = {"learning_rate": 0.01, "warmup_steps": 2, "schedule": "cosine", "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_tables_may_have_a_rate_of_their_own(kind):
+    one = _trained(_config(kind=kind, **SCHEDULED))
+    two = _trained(_config(kind=kind, **SCHEDULED, table_learning_rate=0.03))
+    three = _trained(_config(kind=kind, **{**SCHEDULED, "learning_rate": 0.03}))
+    assert two["table.weight"].equal(three["table.weight"])
+    assert not two["table.weight"].equal(one["table.weight"])
+    assert all(two[name].equal(one[name]) for name in one if name != "table.weight")
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_same_rate_for_tables_changes_nothing(kind):
+    one = _trained(_config(kind=kind, **SCHEDULED))
+    two = _trained(_config(kind=kind, **SCHEDULED, table_learning_rate=0.01))
+    assert all(two[name].equal(one[name]) for name in one)
+
+
+def test_without_a_rate_of_their_own_tables_are_in_the_group_they_were_in():
+    module = nn.ModuleDict({"table": nn.Embedding(3, 2), "layer": nn.Linear(2, 2), "norm": nn.LayerNorm(2)})
+    optimizer = build_optimizer(module, _config(learning_rate=0.3))
+    names = {id(p): name for name, p in module.named_parameters()}
+    groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    assert groups == [["layer.weight"], ["table.weight", "layer.bias", "norm.weight", "norm.bias"]]
+    set_learning_rates(optimizer, 0, 9, _config(learning_rate=0.3, warmup_steps=7))
+    assert {group["lr"] for group in optimizer.param_groups} == {0.3 * 1 / 7}
+
+
+def test_a_rate_for_tables_that_are_not_there_is_refused():
+    with pytest.raises(UserError, match="optimizer.table_learning_rate: no embedding table"):
+        build_optimizer(nn.Linear(2, 2), _config(table_learning_rate=0.1))
