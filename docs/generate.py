@@ -33,8 +33,10 @@ from raysys.tasks.objectives import OBJECTIVES
 from raysys.weighting import WEIGHTINGS
 from serving.config import ServeConfig
 from tuning.config import TuneConfig
+from tuning.distributions import DISTRIBUTIONS
+from tuning.objectives import PICKS
 from tuning.schedulers import SCHEDULERS
-from tuning.space import DISTRIBUTIONS
+from tuning.searchers import SEARCHERS
 
 OUTPUT = Path(__file__).parent / "reference"
 CONFIGS: dict[str, type[BaseModel]] = {
@@ -57,7 +59,9 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "Calibrations (`evaluation.calibration`)": CALIBRATIONS,
     "Loss weightings (`weighting`)": WEIGHTINGS,
     "Distributions (`space` of a search)": DISTRIBUTIONS,
+    "Searchers (`searcher` of a search)": SEARCHERS,
     "Schedulers (`scheduler` of a search)": SCHEDULERS,
+    "Rules for the winner among several objectives (`pick` of a search)": PICKS,
 }
 
 

@@ -6,13 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from raysys.component import kind_of
 from raysys.config import RunConfig
 from raysys.configfile import Node, apply_settings, build, load_plugins, read_yaml, set_path, store_root
 from raysys.errors import UserError, nearest
-from raysys.evaluation.protocol import lower_is_better
 from tuning.config import TuneConfig
+from tuning.constraints import Constraint, check_constraints
+from tuning.distribution import Distribution
+from tuning.objectives import COSTS, PICKS, Objectives
 from tuning.schedulers import SCHEDULERS
-from tuning.space import Distribution, default_values, distributions
+from tuning.searchers import SEARCHERS
+from tuning.space import Space, is_kind
 from tuning.trial import candidate
 
 
@@ -29,23 +33,48 @@ class Plan:
     """Epochs of the longest trial."""
 
     @cached_property
+    def space_of(self) -> Space:
+        """What varies."""
+        return Space(self.config.space, self.base)
+
+    @property
     def space(self) -> dict[str, Distribution]:
         """The distribution of every path."""
-        return distributions(self.config.space)
+        return self.space_of.parts
 
     @cached_property
     def first_values(self) -> dict[str, Any]:
         """The values of the first trial, the base's own; paths that are not here are left to the sampler."""
-        return default_values(self.space, self.base)
+        return self.space_of.default_values()
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What the config of every trial must satisfy."""
+        return tuple(Constraint(text) for text in self.config.constraints)
+
+    @property
+    def objectives(self) -> Objectives:
+        """What trials are judged by."""
+        return self.config.judged_by
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that decides which epoch of a trial is best."""
+        return self.objectives.primary
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether the metric is an error."""
-        return lower_is_better(self.config.metric)
+        """Whether that metric is an error."""
+        return self.objectives.lower_is_better[self.objectives.metrics.index(self.metric)]
 
     def candidate(self, values: Mapping[str, Any]) -> RunConfig:
         """Return the train config of a trial."""
-        return candidate(self.base, values, self.config.metric, self.where)
+        return candidate(self.base, values, self.metric, self.where)
+
+    def allows(self, config: RunConfig) -> bool:
+        """Tell whether the config of a trial satisfies all constraints."""
+        node = config.model_dump(mode="json")
+        return all(constraint.holds(node) for constraint in self.constraints)
 
 
 def read_plan(config: str | Path | Mapping[str, Any], settings: Sequence[str] = (), **given: Any) -> Plan:
@@ -73,7 +102,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     one = describe_training(RunConfig.model_validate(plan.base))
     return {
         "trials": config.num_trials,
-        "metric": f"{config.metric} ({'lower' if plan.lower_is_better else 'higher'} is better)",
+        "metric": "; ".join(_directed(plan.objectives)),
         "space": list(plan.space),
         "first_trial": plan.first_values,
         "most_epochs": config.num_trials * plan.most_epochs,
@@ -96,28 +125,87 @@ def _with_base(node: Node, where: str, given: Mapping[str, Any]) -> Node:
     return {**node, "base": {"root": store_root(), **base, **chosen}}
 
 
+def _directed(objectives: Objectives) -> list[str]:
+    pairs = zip(objectives.metrics, objectives.lower_is_better, strict=True)
+    return [f"{name} ({'lower' if lower else 'higher'} is better)" for name, lower in pairs]
+
+
 def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
     from raysys.training.start import resolve
 
     base = build(RunConfig, sparse, f"{where}: base")
-    _check_metric(config.metric, base, where)
+    objectives = config.judged_by
+    for metric in objectives.metrics:
+        if metric not in COSTS:
+            _check_metric(metric, base, where)
     resolved = resolve(base).model_dump(mode="json")
-    candidate(resolved, {}, config.metric, where)
-    probed = [_probe(resolved, path, part, where) for path, part in distributions(config.space).items()]
-    most_epochs = max([base.training.epochs, *probed])
-    SCHEDULERS[config.scheduler.kind](config.scheduler).options(most_epochs)  # type: ignore[attr-defined]
-    return Plan(config.model_copy(update={"base": resolved}), resolved, where, most_epochs)
+    candidate(resolved, {}, objectives.primary, where)
+    space = Space(config.space, resolved)
+    most_epochs = max([base.training.epochs, *(_probe(space, path, where) for path in config.space)])
+    plan = Plan(config.model_copy(update={"base": resolved}), resolved, where, most_epochs)
+    try:
+        _check_parts(plan)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return plan
 
 
-def _probe(base: Node, path: str, distribution: Distribution, where: str) -> int:
-    """Try a distribution's values in the base, and return the most epochs that any of them trains."""
+def _check_parts(plan: Plan) -> None:
+    """Check what each part of a search says of the others."""
+    config, metrics = plan.config, plan.objectives.metrics
+    scheduler = SCHEDULERS[kind_of(config.scheduler)](config.scheduler)
+    if scheduler.needs_one_objective and len(metrics) > 1:
+        raise UserError(
+            f"scheduler: {kind_of(config.scheduler)} compares trials by one metric, not {len(metrics)}; leave it out"
+        )
+    scheduler.options(plan.most_epochs)
+    SEARCHERS[kind_of(config.searcher)](config.searcher).check(plan.space_of, len(metrics))
+    PICKS[kind_of(config.pick)](config.pick).check(metrics)
+    check_constraints(plan.constraints, plan.base, [_resolved(plan, kinds) for kinds in _other_kinds(plan)])
+
+
+def _other_kinds(plan: Plan) -> list[dict[str, Any]]:
+    """Return the kinds that the space may choose, each with those around it: values by path."""
+    return [
+        {**context, **tried}
+        for path, part in plan.space.items()
+        if is_kind(path)
+        for context in plan.space_of.contexts(path)
+        for tried in part.tries(path)
+    ]
+
+
+def _resolved(plan: Plan, values: Mapping[str, Any]) -> Node:
+    return plan.candidate(values).model_dump(mode="json")
+
+
+def _probe(space: Space, path: str, where: str) -> int:
+    """Try the values of a path under all kinds that the parts around it may have; return the most epochs it trains."""
     place = f"{where}: space.{path}"
     if "/" in path:
         raise UserError(f"{place}: write the path with dots, as for --set")
-    probed = [(value, set_path(base, path, value)) for value in distribution.probes()]
-    if all(node == base for _, node in probed):
-        raise UserError(f"{place}: changes nothing; the base has no part of that kind")
-    return max(build(RunConfig, node, f"{place} = {value}").training.epochs for value, node in probed)
+    most_epochs = []
+    for kinds in space.contexts(path):
+        around = space.base
+        for other, kind in kinds.items():
+            around = set_path(around, other, kind)
+        probed = [(tried, _set_all(around, tried)) for tried in space.parts[path].tries(path)]
+        if all(node == around for _, node in probed):
+            raise UserError(f"{place}: changes nothing; the base has no part of that kind, nor does the space offer it")
+        told = "".join(f" with {other} = {kind}" for other, kind in kinds.items())
+        for tried, node in probed:
+            most_epochs.append(build(RunConfig, node, f"{place}{_told(path, tried)}{told}").training.epochs)
+    return max(most_epochs)
+
+
+def _set_all(node: Node, values: Mapping[str, Any]) -> Node:
+    for path, value in values.items():
+        node = set_path(node, path, value)
+    return node
+
+
+def _told(path: str, tried: Mapping[str, Any]) -> str:
+    return f" = {tried[path]}" if path in tried else ""
 
 
 def _check_metric(metric: str, base: RunConfig, where: str) -> None:

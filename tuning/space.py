@@ -1,161 +1,127 @@
-"""The space of a search: dotted paths of a train config, each with a distribution. Knows optuna, not ray.
-
-To add a kind of distribution: write a class like those below and add its line to DISTRIBUTIONS.
-"""
+"""The space of a search: which paths of a train config vary together, and what a trial of Optuna draws for them."""
 
 import math
-from abc import ABC, abstractmethod
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import Field, FiniteFloat, model_validator
+from typing import TYPE_CHECKING, Any
 
 from raysys.component import FrozenConfig
-from raysys.configfile import Node
+from raysys.configfile import Node, set_path
+from raysys.errors import UserError
+from tuning.distribution import MISSING, Distribution, Params
+from tuning.distributions import DISTRIBUTIONS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.trial import BaseTrial
 
-MISSING = object()
-"""What `value_at` returns where a config holds nothing."""
-
-
-class Distribution(ABC):
-    """The values that a search may give to one path of the config."""
-
-    Config: ClassVar[type[FrozenConfig]]
-
-    def __init__(self, config: FrozenConfig) -> None:
-        self.config: Any = config
-
-    @abstractmethod
-    def domain(self) -> "BaseDistribution":
-        """Return the same as Optuna knows it."""
-
-    @abstractmethod
-    def probes(self) -> tuple[Any, ...]:
-        """Return values that the config must take: where these pass, all pass."""
-
-    @abstractmethod
-    def contains(self, value: Any) -> bool:
-        """Tell whether a value can be drawn."""
+_KIND = re.compile(r"\[\w+\]")
+_MOST_POINTS = 100_000
 
 
-class FloatRange(Distribution):
-    """Real numbers between two bounds."""
+class Space:
+    """What varies around a base.
 
-    class Config(FrozenConfig):
-        """Both bounds can be drawn; `log` spreads the draws evenly over orders of magnitude."""
+    A path inside a part of some kind (`model.sharing[ple].num_own`) is drawn only in trials where the part is of that
+    kind: as the trial draws it at `model.sharing.kind`, or as the base has it.
+    """
 
-        kind: Literal["float"] = "float"
-        low: FiniteFloat
-        high: FiniteFloat
-        log: bool = False
+    def __init__(self, configs: Mapping[str, FrozenConfig], base: Node) -> None:
+        """Take the distributions of all paths, and the resolved train config that they vary."""
+        self.base = base
+        made = {path: DISTRIBUTIONS[config.kind](config) for path, config in configs.items()}  # type: ignore[attr-defined]
+        # Kinds come first, outer ones before those inside: what they hold depends on them.
+        ordered = sorted(made, key=lambda path: path.count(".") if is_kind(path) else math.inf)
+        self.parts: dict[str, Distribution] = {path: made[path].around(value_at(base, path)) for path in ordered}
 
-        @model_validator(mode="after")
-        def _makes_sense(self) -> "FloatRange.Config":
-            _check_bounds(self.low, self.high, self.log)
-            return self
+    def suggest(self, trial: "BaseTrial") -> dict[str, Any]:
+        """Draw a trial's values, by path of the config; of parts of another kind there are none."""
+        values: dict[str, Any] = {}
+        for path, part in self.parts.items():
+            if self._applies(path, values):
+                params = {name: _draw(trial, name, domain) for name, domain in part.domains(path).items()}
+                values |= part.values(path, params)
+        return values
 
-    def domain(self) -> "BaseDistribution":
-        """Return Optuna's float distribution."""
-        from optuna.distributions import FloatDistribution
+    def default_params(self) -> Params:
+        """Return Optuna's parameters under which the base is drawn; without those whose value in the base cannot be."""
+        found: Params = {}
+        for path, part in self.parts.items():
+            if self._applies(path, {}):
+                found |= part.params(path, value_at(self.base, path))
+        return found
 
-        return FloatDistribution(self.config.low, self.config.high, log=self.config.log)
+    def default_values(self) -> dict[str, Any]:
+        """Return the base's own values by path, where they can be drawn."""
+        found: dict[str, Any] = {}
+        params = self.default_params()
+        for path, part in self.parts.items():
+            if part.domains(path).keys() <= params.keys():
+                found |= part.values(path, params)
+        return found
 
-    def probes(self) -> tuple[float, ...]:
-        """Return the bounds and a crooked number between them, which a whole-number field refuses."""
-        low, high = self.config.low, self.config.high
-        return low, low + (high - low) / math.pi, high
+    @property
+    def conditional(self) -> bool:
+        """Whether some parameters are drawn in some trials only."""
+        return any(_KIND.search(path) and len(self.contexts(path)[0]) > 0 for path in self.parts)
 
-    def contains(self, value: Any) -> bool:
-        """Tell whether the value is a number within the bounds."""
-        return _is_number(value) and self.config.low <= value <= self.config.high
+    def contexts(self, path: str) -> list[dict[str, Any]]:
+        """Return the kinds under which a path must make sense: values by path, to be set before it is."""
+        found: list[dict[str, Any]] = [{}]
+        steps = path.split(".")
+        for place, step in enumerate(steps[:-1]):
+            above = _KIND.sub("", ".".join(steps[: place + 1])) + ".kind"
+            for other, part in self.parts.items():
+                if _KIND.sub("", other) == above and (kinds := _kinds(part)):
+                    chosen = step[step.index("[") + 1 : -1] if step.endswith("]") else None
+                    fitting = kinds if chosen is None else [kind for kind in kinds if kind == chosen]
+                    found = [{**context, other: kind} for context in found for kind in fitting] or found
+        return found
 
+    def size(self) -> int | None:
+        """Return how many different trials there are; None if the space has a range without steps."""
+        if any(part.count() is None for part in self.parts.values()):
+            return None
+        return len(self.grid())
 
-class IntRange(Distribution):
-    """Whole numbers between two bounds."""
+    def grid(self) -> list[Params]:
+        """Return Optuna's parameters of every point of the grid, in the order of the space.
 
-    class Config(FrozenConfig):
-        """Both bounds can be drawn, and every `step`-th number between them."""
+        Raises:
+            UserError: a range of real numbers does not say how many steps it has, or the points are too many.
+        """
+        for path, part in self.parts.items():
+            if part.count() is None:
+                raise UserError(f"space.{path}: a grid wants to know its steps; write for example steps: 4")
+        most = math.prod(part.count() or 1 for part in self.parts.values())
+        if most > _MOST_POINTS:
+            raise UserError(f"space: a grid of up to {most:,} points; take fewer steps, or another searcher")
+        points: list[tuple[Params, dict[str, Any]]] = [({}, {})]
+        for path, part in self.parts.items():
+            points = [longer for point in points for longer in self._extended(point, path, part)]
+        return [params for params, _ in points]
 
-        kind: Literal["int"] = "int"
-        low: int
-        high: int
-        log: bool = False
-        step: int = Field(1, ge=1)
+    def _extended(
+        self, point: tuple[Params, dict[str, Any]], path: str, part: Distribution
+    ) -> list[tuple[Params, dict[str, Any]]]:
+        params, values = point
+        if not self._applies(path, values):
+            return [point]
+        return [({**params, **more}, {**values, **part.values(path, more)}) for more in part.grid(path)]
 
-        @model_validator(mode="after")
-        def _makes_sense(self) -> "IntRange.Config":
-            _check_bounds(self.low, self.high, self.log)
-            if self.log and self.step != 1:
-                raise ValueError(f"log and step: {self.step} exclude each other; leave one out")
-            if rest := (self.high - self.low) % self.step:
-                raise ValueError(
-                    f"high: {self.high} is never reached from {self.low} in steps of {self.step}; "
-                    f"write high: {self.high - rest}"
-                )
-            return self
-
-    def domain(self) -> "BaseDistribution":
-        """Return Optuna's whole-number distribution."""
-        from optuna.distributions import IntDistribution
-
-        return IntDistribution(self.config.low, self.config.high, log=self.config.log, step=self.config.step)
-
-    def probes(self) -> tuple[int, ...]:
-        """Return the bounds."""
-        return self.config.low, self.config.high
-
-    def contains(self, value: Any) -> bool:
-        """Tell whether the value is one of the steps."""
-        config = self.config
-        return _is_number(value) and config.low <= value <= config.high and (value - config.low) % config.step == 0
-
-
-class Choice(Distribution):
-    """One of some values without order."""
-
-    class Config(FrozenConfig):
-        """The values: numbers, texts, true, false or null."""
-
-        kind: Literal["choice"] = "choice"
-        values: tuple[bool | int | float | str | None, ...] = Field(min_length=2)
-
-        @model_validator(mode="after")
-        def _makes_sense(self) -> "Choice.Config":
-            for place, value in enumerate(self.values):
-                if any(_same(value, other) for other in self.values[:place]):
-                    raise ValueError(f"values: {value!r} is written twice")
-            return self
-
-    def domain(self) -> "BaseDistribution":
-        """Return Optuna's categorical distribution."""
-        from optuna.distributions import CategoricalDistribution
-
-        return CategoricalDistribution(self.config.values)
-
-    def probes(self) -> tuple[Any, ...]:
-        """Return every value."""
-        return tuple(self.config.values)
-
-    def contains(self, value: Any) -> bool:
-        """Tell whether the value is one of them."""
-        return any(_same(value, known) for known in self.config.values)
+    def _applies(self, path: str, values: Mapping[str, Any]) -> bool:
+        """Tell whether the parts that a path leads through are of the kinds it names, given what was drawn before."""
+        if not (named := list(_KIND.finditer(path))):
+            return True
+        node = self.base
+        for other in filter(is_kind, values):
+            node = set_path(node, other, values[other])
+        return value_at(node, path[: named[-1].end()]) is not MISSING
 
 
-DISTRIBUTIONS: dict[str, type[Distribution]] = {"float": FloatRange, "int": IntRange, "choice": Choice}
-
-
-def distributions(space: Mapping[str, Any]) -> dict[str, Distribution]:
-    """Return the distribution of every path, from their configs."""
-    return {path: DISTRIBUTIONS[config.kind](config) for path, config in space.items()}
-
-
-def default_values(space: Mapping[str, Distribution], base: Node) -> dict[str, Any]:
-    """Return the base's own values at the paths of the space, where it has one and that one can be drawn."""
-    found = {path: value_at(base, path) for path in space}
-    return {path: value for path, value in found.items() if value is not MISSING and space[path].contains(value)}
+def is_kind(path: str) -> bool:
+    """Tell whether a path chooses the kind of a part."""
+    return path.rpartition(".")[2] == "kind"
 
 
 def value_at(node: Any, path: str) -> Any:
@@ -173,17 +139,17 @@ def value_at(node: Any, path: str) -> Any:
     return node
 
 
-def _check_bounds(low: float, high: float, log: bool) -> None:
-    if low >= high:
-        raise ValueError(f"low: {low} must lie below high: {high}")
-    if log and low <= 0:
-        raise ValueError(f"log: true wants low above 0, not {low}")
+def _kinds(part: Distribution) -> list[str]:
+    return [value for value in getattr(part.config, "values", ()) if isinstance(value, str)]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _draw(trial: "BaseTrial", name: str, domain: "BaseDistribution") -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-
-def _same(one: Any, other: Any) -> bool:
-    """Compare as Optuna does, except that true is not 1."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    if isinstance(domain, FloatDistribution):
+        return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+    if isinstance(domain, IntDistribution):
+        return trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log)
+    if isinstance(domain, CategoricalDistribution):
+        return trial.suggest_categorical(name, domain.choices)
+    raise AssertionError(f"no draw of {domain}")

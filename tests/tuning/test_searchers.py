@@ -1,0 +1,126 @@
+import importlib.util
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from raysys.component import OneOf
+from raysys.configfile import build
+from raysys.errors import UserError
+from tuning.config import TuneConfig
+from tuning.searchers import SEARCHERS, CmaEs, Searcher
+from tuning.space import Space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+NUMBERS = {
+    "x": {"kind": "float", "low": 0, "high": 1, "steps": 4},
+    "y": {"kind": "float", "low": 0.01, "high": 1, "log": True, "steps": 4},
+    "w": {"kind": "simplex", "keys": ["a", "b"], "steps": 3},
+}
+KINDS = {
+    **NUMBERS,
+    "part.kind": {"kind": "choice", "values": ["one", "two"]},
+    "part[two].own": {"kind": "int", "low": 1, "high": 3},
+}
+BASE = {"x": 0.5, "part": {"kind": "one"}}
+needs_cmaes = pytest.mark.skipif(importlib.util.find_spec("cmaes") is None, reason="cmaes is not installed")
+KINDS_OF_SEARCHERS = [pytest.param(kind, marks=needs_cmaes if kind == "cmaes" else ()) for kind in SEARCHERS]
+
+
+def space_of(parts) -> Space:
+    return Space(build(TuneConfig, {"base": "b", "metric": "m", "space": parts}, "test").space, BASE)
+
+
+def searcher_of(kind: str, **config) -> Searcher:
+    return SEARCHERS[kind](OneOf(SEARCHERS).validate({"kind": kind, **config}))
+
+
+def run(path, kind, space, count, directions=("maximize",), name="s", seed=7) -> list[dict]:
+    """Go on with a study as a new process would, for so many trials; returns the parameters of all."""
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    sampler = searcher_of(kind).sampler(seed, 12, 1, space)
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=list(directions), sampler=sampler, load_if_exists=True
+    )
+    if not study.trials:
+        study.enqueue_trial(space.default_params())
+    for _ in range(count):
+        trial = study.ask()
+        values = space.suggest(trial)
+        score = values["w.a"] - (values["x"] - 0.3) ** 2 + 0.1 * values.get("part[two].own", 0)
+        study.tell(trial, [score, values["y"]][: len(directions)])
+    return [trial.params for trial in study.get_trials()]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_SEARCHERS)
+def test_an_interrupted_search_is_the_same_search(kind, tmp_path):
+    space = space_of(NUMBERS if kind == "cmaes" else KINDS)
+    whole = run(tmp_path / "whole", kind, space, 12)
+    run(tmp_path / "parts", kind, space, 5)
+    assert run(tmp_path / "parts", kind, space, 7) == whole
+    assert whole[0]["x"] == 0.5
+    assert len({tuple(params.items()) for params in whole}) == 12
+    assert run(tmp_path / "other", kind, space, 12, seed=8)[1:] != whole[1:]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "gp", "grid"])
+def test_several_objectives_are_searched(kind, tmp_path):
+    space = space_of(KINDS)
+    searcher_of(kind).check(space, 2)
+    assert len(run(tmp_path / "s", kind, space, 7, ("maximize", "minimize"))) == 7
+
+
+def test_tpe_learns_after_its_random_start(tmp_path):
+    """It counts the trials of the study, not those of a sampler that is made anew for each."""
+    space = space_of({"x": NUMBERS["x"], "y": NUMBERS["y"], "w": NUMBERS["w"]})
+    by_tpe, by_chance = (run(tmp_path / kind, kind, space, 40) for kind in ("tpe", "random"))
+    assert by_tpe[1:3] == by_chance[1:3]
+    away = [np.mean([abs(params["x"] - 0.3) for params in found[20:]]) for found in (by_tpe, by_chance)]
+    assert away[0] < away[1]
+
+
+def test_a_grid_has_every_point_once_and_the_base_first(tmp_path):
+    space = space_of({path: KINDS[path] for path in ("x", "w", "part.kind", "part[two].own", "y")})
+    searcher = searcher_of("grid")
+    assert space.size() == 4 * 4 * 4 * (1 + 3)
+    assert searcher.most_trials(space) == space.size() + 1
+    found = run(tmp_path / "s", "grid", space, 60)
+    assert len({tuple(sorted(params.items())) for params in found}) == 60
+    small = space_of({"x": {"kind": "choice", "values": [0.1, 0.5, 0.9]}})
+    assert searcher.most_trials(small) == 3
+    study = optuna.create_study(sampler=searcher.sampler(0, 3, 1, small))
+    study.enqueue_trial(small.default_params())
+    assert {small.suggest(study.ask())["x"] for _ in range(3)} == {0.1, 0.5, 0.9}
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "objectives", "message"),
+    [
+        ("grid", {"x": {"kind": "float", "low": 0, "high": 1}}, 1, r"space\.x: a grid wants"),
+        ("cmaes", NUMBERS, 2, "one objective"),
+        ("cmaes", KINDS, 1, r"space\.part\.kind is a choice"),
+        ("cmaes", {"x": NUMBERS["x"]}, 1, "two parameters"),
+    ],
+)
+def test_what_a_searcher_cannot_do_is_refused(kind, parts, objectives, message, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(UserError, match=message):
+        searcher_of(kind).check(space_of(parts), objectives)
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"raysys\[cmaes\]"):
+        CmaEs(CmaEs.Config()).check(space_of(NUMBERS), 1)
+
+
+def test_other_trials_that_run_are_told_from_good_ones():
+    space = space_of(NUMBERS)
+    study = optuna.create_study(direction="maximize", sampler=searcher_of("tpe").sampler(0, 12, 4, space))
+    for _ in range(6):
+        trial = study.ask()
+        study.tell(trial, space.suggest(trial)["x"])
+    running = [space.suggest(study.ask())["x"] for _ in range(4)]
+    assert len(set(running)) == 4

@@ -1,0 +1,89 @@
+"""Samplers of Optuna that a search can be interrupted with: all they remember is in the study's storage."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from tuning.distribution import Params
+
+
+class Reseeded(BaseSampler):
+    """Another sampler, made anew for every trial with a seed that is a function of the study's and the number.
+
+    So the draws of a trial depend on the trials before it alone, not on how often the process began again.
+    """
+
+    def __init__(self, seed: int, build: Callable[[int], BaseSampler]) -> None:
+        """Take what makes a sampler of a seed."""
+        self._seed, self._build = seed, build
+        self._number = -1
+        self._current: BaseSampler | None = None
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Make the trial's own sampler."""
+        self._of(trial).before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Ask the trial's own sampler."""
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Ask the trial's own sampler."""
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Ask the trial's own sampler."""
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        if self._current is None or trial.number != self._number:
+            seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+            self._number, self._current = trial.number, self._build(seed)
+        return self._current
+
+
+class PointSampler(BaseSampler):
+    """Gives each trial the next of some points that no trial of the study has had; starts again when none is left."""
+
+    def __init__(self, points: Sequence[Params], seed: int) -> None:
+        """Take the points, and the seed of their order."""
+        self._points = list(points)
+        random.Random(seed).shuffle(self._points)
+        self._number = -1
+        self._point: Params = {}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: a point is looked up parameter by parameter."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the parameter of the trial's point."""
+        if trial.number != self._number:
+            self._number, self._point = trial.number, self._next(study, trial)
+        if param_name not in self._point:  # what was given fits no point
+            self._point = next(point for point in self._points if param_name in point)
+        return self._point[param_name]
+
+    def _next(self, study: Study, trial: FrozenTrial) -> Params:
+        had = [other.params for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        # Parameters that were given or drawn before decide which points are left.
+        fitting = [point for point in self._points if trial.params.items() <= point.items()] or self._points
+        return next((point for point in fitting if point not in had), fitting[0])

@@ -1,0 +1,187 @@
+"""Which configurations are tried. Each kind names a sampler of Optuna; all repeat exactly, however often interrupted.
+
+To add a kind: write a class like those below and add its line to SEARCHERS.
+"""
+
+import importlib.util
+import warnings
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from raysys.component import FrozenConfig
+from raysys.errors import UserError
+from tuning.distributions import Choice
+from tuning.space import Space
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+class Searcher(ABC):
+    """Says how Optuna draws the parameters of a space."""
+
+    Config: ClassVar[type[FrozenConfig]]
+
+    def __init__(self, config: FrozenConfig) -> None:
+        self.config: Any = config
+
+    def check(self, space: Space, num_objectives: int) -> None:
+        """Take note of what is searched, and by how many objectives.
+
+        Raises:
+            UserError: the searcher cannot, or lacks a library.
+        """
+        return
+
+    def most_trials(self, space: Space) -> int | None:
+        """Return after how many trials, the base first, nothing is left to try; None if that never happens."""
+        return None
+
+    def sampler(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return the sampler of a study: what it draws for a trial depends on the seed, its number and the storage."""
+        from tuning.samplers import Reseeded
+
+        return Reseeded(seed, lambda drawn: self.build(drawn, num_trials, max_concurrent, space))
+
+    @abstractmethod
+    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return a sampler for one trial: of a seed, and with no memory but the study's storage."""
+
+
+class WithStartup(FrozenConfig):
+    """What searchers that learn from trials have in common."""
+
+    startup_trials: int | None = Field(None, ge=1)
+    """Trials that are drawn at random before it begins to learn; null takes a quarter of num_trials, from 3 to 10."""
+
+
+class TPE(Searcher):
+    """Tree-structured Parzen estimator: draws where good trials lie dense and poor ones do not (Watanabe, 2023)."""
+
+    class Config(WithStartup):
+        """Takes any space and any number of objectives."""
+
+        kind: Literal["tpe"] = "tpe"
+
+    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return Optuna's TPE over all parameters jointly; those of one kind apart where kinds vary."""
+        from optuna.samplers import TPESampler
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that `group` is experimental
+            return TPESampler(
+                seed=seed,
+                multivariate=True,
+                group=space.conditional,
+                n_startup_trials=_startup(self.config, num_trials),
+                constant_liar=max_concurrent > 1,  # trials that run count as poor, so that the next one lies elsewhere
+            )
+
+
+class Random(Searcher):
+    """Independent draws: the measure of every other searcher (Bergstra and Bengio, 2012)."""
+
+    class Config(FrozenConfig):
+        """Takes any space and any number of objectives."""
+
+        kind: Literal["random"] = "random"
+
+    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return Optuna's random sampler."""
+        from optuna.samplers import RandomSampler
+
+        return RandomSampler(seed=seed)
+
+
+class Grid(Searcher):
+    """Every combination once, in an order that the seed shuffles; after the base, and without it."""
+
+    class Config(FrozenConfig):
+        """Wants `steps` of every range of real numbers and of every simplex."""
+
+        kind: Literal["grid"] = "grid"
+
+    def check(self, space: Space, num_objectives: int) -> None:
+        """Refuse ranges without steps."""
+        space.grid()
+
+    def most_trials(self, space: Space) -> int:
+        """Return the number of points; one more where the base is none of them."""
+        points = space.grid()
+        return len(points) + (space.default_params() not in points)
+
+    def sampler(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return a sampler that takes the next point, whatever the number of the trial: nothing is to be reseeded."""
+        return self.build(seed, num_trials, max_concurrent, space)
+
+    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return a sampler over the points of the space: Optuna's own knows no parameters that depend on others."""
+        from tuning.samplers import PointSampler
+
+        return PointSampler(space.grid(), seed)
+
+
+class GaussianProcess(Searcher):
+    """A Gaussian process and its expected improvement: for few trials over few parameters, seconds each."""
+
+    class Config(WithStartup):
+        """Takes several objectives; parameters that depend on a kind are drawn at random."""
+
+        kind: Literal["gp"] = "gp"
+
+    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return Optuna's Gaussian process sampler; it knows of trials that run."""
+        from optuna.samplers import GPSampler
+
+        startup = _startup(self.config, num_trials)
+        return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+
+
+class CmaEs(Searcher):
+    """Covariance matrix adaptation: for hundreds of trials over numbers (Hansen, 2016, arXiv 1604.00772)."""
+
+    class Config(FrozenConfig):
+        """Takes two or more numbers and one objective."""
+
+        kind: Literal["cmaes"] = "cmaes"
+        population: int | None = Field(None, ge=3)
+        """Trials of a generation; null takes 4 + 3 ln(number of parameters)."""
+
+    def check(self, space: Space, num_objectives: int) -> None:
+        """Refuse what has no direction to go in, and want the library."""
+        if importlib.util.find_spec("cmaes") is None:
+            raise UserError(
+                "searcher: cmaes needs the library cmaes, which is not installed; "
+                "pip install 'raysys[cmaes]', or take tpe"
+            )
+        if num_objectives > 1:
+            raise UserError(f"searcher: cmaes follows one objective, not {num_objectives}; take tpe, gp or random")
+        for path, part in space.parts.items():
+            if isinstance(part, Choice):
+                raise UserError(f"searcher: cmaes: space.{path} is a choice, and it takes numbers alone; take tpe")
+        if sum(len(part.domains(path)) for path, part in space.parts.items()) < 2:
+            raise UserError("searcher: cmaes wants two parameters or more; take gp or tpe")
+
+    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+        """Return Optuna's CMA-ES, which keeps its state in the study's storage."""
+        from optuna.samplers import CmaEsSampler
+
+        return CmaEsSampler(seed=seed, popsize=self.config.population, warn_independent_sampling=False)
+
+
+SEARCHERS: dict[str, type[Searcher]] = {
+    "tpe": TPE,
+    "random": Random,
+    "grid": Grid,
+    "gp": GaussianProcess,
+    "cmaes": CmaEs,
+}
+"""Kind -> class."""
+
+
+def _startup(config: Any, num_trials: int) -> int:
+    """Return how many trials are random: at Optuna's 10, a short search would be random from end to end."""
+    given: int | None = config.startup_trials
+    return min(10, max(3, num_trials // 4)) if given is None else given
