@@ -1,28 +1,32 @@
-"""Follows the trials of a search: keeps the study's leaderboard up to date and tells people how it goes."""
+"""Tells people how a search goes: a live table on a terminal, a line for every trial elsewhere."""
 
 import time
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
-from rich.status import Status as LiveStatus
+from rich.live import Live
+from rich.table import Table
 
-from raysys.errors import UserError
 from raysys.progress import console
 from tuning.plan import Plan
 from tuning.report import Leaderboard, TrialRecord, short_names, show
 from tuning.study import Study
-from tuning.trial import OBJECTIVE, read_failure, sweep, trial_directory
+
+_SHOWN = 6
 
 
 class Observer:
-    """Told of every event of every trial."""
+    """Told of every change of every trial; keeps the study's leaderboard up to date."""
 
     def __init__(self, plan: Plan, study: Study) -> None:
         self.plan, self.study = plan, study
-        self.board = Leaderboard(plan.config.metric, plan.lower_is_better)
-        self._started: dict[int, float] = {}
-        self._live: LiveStatus | None = console.status("starting trials") if console.is_terminal else None
+        self.board = Leaderboard(plan.objectives, plan.pick)
+        self._begun = time.monotonic()
+        self._ended_before = 0
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def watch(self, board: Leaderboard) -> None:
+        """Take up the trials of a search that goes on."""
+        self.board, self._ended_before = board, _num_ended(board)
 
     def __enter__(self) -> "Observer":
         if self._live is not None:
@@ -35,43 +39,13 @@ class Observer:
         if self._live is not None:
             self._live.stop()
 
-    def started(self, number: int, values: Mapping[str, Any]) -> None:
-        """A trial begins."""
-        self._started[number] = time.perf_counter()
-        self.board.trials[number] = TrialRecord(number, {path: values[path] for path in self.plan.space})
-        self._show(number)
-
-    def reported(self, number: int, report: Mapping[str, Any]) -> None:
-        """A trial has validated an epoch."""
-        trial = self.board.trials[number]
-        trial.value, trial.best_epoch = report[OBJECTIVE], report["best_epoch"]
-        trial.epochs, trial.status = int(report["epoch"]), "finished" if report["finished"] else "running"
-        self._show(number)
-
-    def ended(self, number: int) -> None:
-        """A trial is over: by itself, or because the scheduler stopped it."""
-        trial = self.board.trials[number]
-        if trial.status == "running":
-            trial.status = "stopped"
-        self._close(trial)
-
-    def failed(self, number: int) -> None:
-        """A trial is over because of an error; the search goes on.
-
-        Raises:
-            UserError: the base itself cannot be trained as the search wants it, so no other trial could be.
-        """
-        trial, failure = self.board.trials[number], read_failure(trial_directory(self.study.trials, number))
-        if number == 0 and failure.by_user:
-            raise UserError(f"{self.plan.where}: {failure.reason.removeprefix('UserError: ')}")
-        trial.status, trial.reason = "failed", failure.reason
-        self._close(trial)
-
-    def _close(self, trial: TrialRecord) -> None:
-        trial.seconds = round(time.perf_counter() - self._started[trial.number], 3)
-        sweep(trial_directory(self.study.trials, trial.number))
-        self.study.write_leaderboard(self.board)
-        console.print(f"  {self._line(trial)}", soft_wrap=True, markup=False)
+    def changed(self, trial: TrialRecord) -> None:
+        """A trial has begun, validated an epoch, or ended."""
+        if trial.seconds:
+            self.study.write_leaderboard(self.board)
+            console.print(f"  {self._line(trial)}", soft_wrap=True, markup=False)
+        if self._live is not None:
+            self._live.update(self._table(), refresh=True)
 
     def _line(self, trial: TrialRecord) -> str:
         names = short_names(list(trial.values))
@@ -79,16 +53,37 @@ class Observer:
         if trial.status == "failed":
             found = (trial.reason or "").splitlines()[0]
         else:
-            found = f"{self.board.metric} {show(trial.value)} at epoch {trial.best_epoch} of {trial.epochs}"
-        mark = ", the best so far" if self.board.best is trial else ""
-        ended = sum(other.status != "running" for other in self.board.trials.values())
-        head = f"{ended}/{self.plan.config.num_trials} trial {trial.number} {trial.status}"
+            pairs = zip(self.board.objectives.metrics, trial.objectives or (), strict=False)
+            told = ", ".join(f"{name} {show(value)}" for name, value in pairs)
+            found = f"{told} at epoch {trial.best_epoch} of {trial.epochs}"
+        leads = len(self.board.objectives.metrics) == 1 and self.board.best is trial
+        mark = ", the best so far" if leads else ""
+        head = f"{_num_ended(self.board)}/{self.plan.config.num_trials} trial {trial.number} {trial.status}"
         return f"{head}: {found}{mark} ({values}; {trial.seconds:.1f} s)"
 
-    def _show(self, number: int) -> None:
-        if self._live is None:
-            return
-        best = self.board.best
-        tail = f", best {self.board.metric} {show(best.value)}" if best is not None else ""
-        epochs = self.board.trials[number].epochs
-        self._live.update(f"trial {number} of {self.plan.config.num_trials}: {epochs} epochs{tail}")
+    def _table(self) -> Table:
+        """Return how the search stands: counts, time left, the trials that run and the best."""
+        board, config = self.board, self.plan.config
+        counts = ", ".join(f"{count} {status}" for status, count in board.counts().items() if count)
+        table = Table(title=f"{counts} of {config.num_trials} trials{self._left()}", title_justify="left")
+        for name in ("trial", "status", "epoch", *board.objectives.metrics):
+            table.add_column(name, justify="left" if name == "status" else "right")
+        running = [trial for trial in board.trials.values() if trial.status == "running"]
+        for trial in [*running, *board.ended()[: _SHOWN - 1]]:
+            epoch = f"{trial.epochs} of {self.plan.most_epochs}" if trial.status == "running" else str(trial.best_epoch)
+            found = trial.objectives or (None,) * len(board.objectives.metrics)
+            table.add_row(str(trial.number), trial.status, epoch, *map(show, found))
+        return table
+
+    def _left(self) -> str:
+        """Return the time that the rest will take at the pace so far."""
+        ended = _num_ended(self.board)
+        if ended == self._ended_before:
+            return ""
+        pace = (time.monotonic() - self._begun) / (ended - self._ended_before)
+        minutes, seconds = divmod(round(pace * (self.plan.config.num_trials - ended)), 60)
+        return f", about {minutes} min {seconds:02d} s left" if minutes else f", about {seconds} s left"
+
+
+def _num_ended(board: Leaderboard) -> int:
+    return sum(trial.status != "running" for trial in board.trials.values())

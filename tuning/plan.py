@@ -13,7 +13,7 @@ from raysys.errors import UserError, nearest
 from tuning.config import TuneConfig
 from tuning.constraints import Constraint, check_constraints
 from tuning.distribution import Distribution
-from tuning.objectives import COSTS, PICKS, Objectives
+from tuning.objectives import COSTS, PICKS, Objectives, Pick
 from tuning.schedulers import SCHEDULERS
 from tuning.searchers import SEARCHERS
 from tuning.space import Space, is_kind
@@ -56,6 +56,11 @@ class Plan:
     def objectives(self) -> Objectives:
         """What trials are judged by."""
         return self.config.judged_by
+
+    @property
+    def pick(self) -> Pick:
+        """What picks the winner among several objectives."""
+        return PICKS[kind_of(self.config.pick)](self.config.pick)
 
     @property
     def metric(self) -> str:
@@ -135,6 +140,11 @@ def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
 
     base = build(RunConfig, sparse, f"{where}: base")
     objectives = config.judged_by
+    if base.training.num_workers > 1:
+        raise UserError(
+            f"{where}: base.training.num_workers: {base.training.num_workers}, but a trial trains in one process; "
+            "write 1, and run more trials at a time (max_concurrent)"
+        )
     for metric in objectives.metrics:
         if metric not in COSTS:
             _check_metric(metric, base, where)

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from raysys.progress import console
+from tuning.objectives import Objectives, Pick
 
 Status = Literal["running", "finished", "stopped", "failed"]
+STATUSES: tuple[Status, ...] = ("running", "finished", "stopped", "failed")
 _SHOWN = 20
 
 
@@ -23,7 +25,9 @@ class TrialRecord:
     status: Status = "running"
     """Stopped: the scheduler ended it. Failed: it raised an error, or its worker died."""
     value: float | None = None
-    """The metric of the search at the trial's best epoch."""
+    """The metric of the search, or the first of several objectives, at the trial's best epoch."""
+    objectives: tuple[float, ...] | None = None
+    """All objectives, in the order of the config."""
     best_epoch: int | None = None
     epochs: int = 0
     seconds: float = 0.0
@@ -34,9 +38,14 @@ class TrialRecord:
 class Leaderboard:
     """The trials of a search."""
 
-    def __init__(self, metric: str, lower_is_better: bool) -> None:
-        self.metric, self.lower_is_better = metric, lower_is_better
+    def __init__(self, objectives: Objectives, pick: Pick) -> None:
+        self.objectives, self.pick = objectives, pick
         self.trials: dict[int, TrialRecord] = {}
+
+    @property
+    def metric(self) -> str:
+        """What trials are ranked by: the first objective."""
+        return self.objectives.metrics[0]
 
     def ranked(self) -> list[TrialRecord]:
         """Return all trials, best first; failed ones last, whatever they had reached."""
@@ -44,19 +53,35 @@ class Leaderboard:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best trial that has ended well."""
-        ended = [trial for trial in self.ranked() if trial.status in ("finished", "stopped")]
-        return next((trial for trial in ended if trial.value is not None), None)
+        """The best trial that has ended well: of several objectives, the one that the rule picks.
+
+        Raises:
+            UserError: no trial is within the limits of the rule.
+        """
+        ended = self.ended()
+        number = self.objectives.pick(self.pick, {one.number: one.objectives or () for one in ended})
+        return None if number is None else self.trials[number]
+
+    def ended(self) -> list[TrialRecord]:
+        """Return the trials that have ended well, best first."""
+        return [trial for trial in self.ranked() if trial.status in ("finished", "stopped") and trial.objectives]
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many trials there are of each status."""
+        found = [trial.status for trial in self.trials.values()]
+        return {status: found.count(status) for status in STATUSES}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for files and --json."""
         trials = [asdict(trial) for trial in self.ranked()]
-        return {"metric": self.metric, "lower_is_better": self.lower_is_better, "trials": trials}
+        names = {"metric": self.metric, "lower_is_better": self.objectives.lower_is_better[0]}
+        return {**names, "objectives": list(self.objectives.metrics), "trials": trials}
 
     def _rank(self, trial: TrialRecord) -> tuple[bool, float, int]:
         if trial.value is None:
             return trial.status == "failed", math.inf, trial.number
-        return trial.status == "failed", trial.value if self.lower_is_better else -trial.value, trial.number
+        value = trial.value if self.objectives.lower_is_better[0] else -trial.value
+        return trial.status == "failed", value, trial.number
 
 
 def print_leaderboard(board: Leaderboard) -> None:
@@ -69,13 +94,14 @@ def leaderboard_table(board: Leaderboard) -> Table:
     """Return the best trials as a table."""
     ranked = board.ranked()
     table = Table(title=f"{len(ranked)} trials by {board.metric}, best first", title_justify="left")
-    paths = list(ranked[0].values) if ranked else []
-    for column in ("trial", "status", board.metric, "epoch", *short_names(paths), "seconds"):
+    paths = list(dict.fromkeys(path for trial in ranked for path in trial.values))
+    for column in ("trial", "status", *board.objectives.metrics, "epoch", *short_names(paths), "seconds"):
         table.add_column(column, justify="left" if column == "status" else "right", overflow="fold")
     for trial in ranked[:_SHOWN]:
         at = f"{trial.best_epoch or '-'} of {trial.epochs}"
-        values = [show(trial.values[path]) for path in paths]
-        table.add_row(str(trial.number), trial.status, show(trial.value), at, *values, f"{trial.seconds:.1f}")
+        found = trial.objectives or (None,) * len(board.objectives.metrics)
+        values = [show(trial.values.get(path)) for path in paths]  # of other kinds there are none
+        table.add_row(str(trial.number), trial.status, *map(show, found), at, *values, f"{trial.seconds:.1f}")
     return table
 
 

@@ -8,13 +8,19 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from tuning.distribution import Params
 
 
+NUMBER, REFUSED = "number", "refused"
+"""Attributes of trials: the search's own number, which a trial keeps when it goes on as another one of Optuna's; and
+that a trial was drawn and not begun."""
+
+
 class Reseeded(BaseSampler):
-    """Another sampler, made anew for every trial with a seed that is a function of the study's and the number.
+    """Another sampler, made anew for every trial with a seed that is a function of the search's and of
+    how many came before.
 
     So the draws of a trial depend on the trials before it alone, not on how often the process began again.
     """
@@ -27,29 +33,42 @@ class Reseeded(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Make the trial's own sampler."""
-        self._of(trial).before_trial(study, trial)
+        self._of(study, trial).before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Ask the trial's own sampler."""
-        return self._of(trial).infer_relative_search_space(study, trial)
+        return self._of(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Ask the trial's own sampler."""
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._of(study, trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Ask the trial's own sampler."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._of(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
+    def _of(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if self._current is None or trial.number != self._number:
-            seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+            place = _draws_before(study, trial)
+            seed = int(np.random.SeedSequence([self._seed, place]).generate_state(1)[0])
             self._number, self._current = trial.number, self._build(seed)
         return self._current
+
+
+def _draws_before(study: Study, trial: FrozenTrial) -> int:
+    """Count the trials that were drawn before, without those that an interruption had begun again."""
+    trials = study.get_trials(deepcopy=False)[: trial.number + 1]
+    again = {other.user_attrs.get(NUMBER): place for place, other in enumerate(trials)}
+    count = 0
+    for place, other in enumerate(trials[:-1]):
+        failed = other.state == TrialState.FAIL and REFUSED not in other.user_attrs
+        last = again[other.user_attrs.get(NUMBER)] == place and NUMBER in other.user_attrs
+        count += not failed or last
+    return count
 
 
 class PointSampler(BaseSampler):

@@ -1,154 +1,191 @@
 """Runs a search: Optuna proposes, Ray Tune runs the trials and stops the poor ones. Only here does tuning meet ray."""
 
 import contextlib
-import itertools
+import json
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysys import cluster
 from raysys.errors import UserError
+from raysys.progress import console
 from tuning.observer import Observer
 from tuning.plan import Plan
 from tuning.report import Leaderboard, print_leaderboard, show
 from tuning.schedulers import SCHEDULERS
 from tuning.study import Study
-from tuning.trial import OBJECTIVE, TrialJob, run_trial
+from tuning.trial import DIED, OBJECTIVE, TrialJob, read_failure, run_trial, trial_directory
+from tuning.trials import Trials, add_earlier, open_study
 
 if TYPE_CHECKING:
-    from ray.tune import Callback, Tuner
-    from ray.tune.search.optuna import OptunaSearch
+    from ray.tune import Tuner
+    from ray.tune.schedulers import TrialScheduler
+    from ray.tune.search import Searcher
+
+_RESTARTS = 2
+"""Of a trial whose process dies: it goes on from its last checkpoint."""
 
 
-def search(plan: Plan, output: str | Path | None = None) -> tuple[Study, Leaderboard]:
-    """Run all trials of a plan into a new study, and write the best config last.
+def search(
+    plan: Plan, output: str | Path | None = None, warm_start: str | Path | None = None
+) -> tuple[Study, Leaderboard]:
+    """Run all trials of a plan in a new study, and write the best config last.
+
+    `warm_start` is the directory of an earlier study, whose trials the searcher learns from.
 
     Raises:
-        UserError: the base cannot be trained as the search wants it, or every trial failed.
+        UserError: the base cannot be trained as the search wants it, every trial failed, or the earlier study does not
+            fit.
     """
     base = plan.candidate({})
     study = Study.create(base.root, base.project, output)
     study.write_config(plan.config)
     try:
-        board = _run_trials(plan, study)
+        opened = open_study(plan, study.journal, study.path.name)
+        opened.set_user_attr("objectives", list(plan.objectives.metrics))
+        if warm_start is not None:
+            added = add_earlier(plan, opened, Study.open(warm_start).journal)
+            console.print(f"  {added} trials of {warm_start} are known from before", markup=False)
+        return _run(plan, study)
     except UserError:
-        shutil.rmtree(study.path)
+        if not any(study.trials.glob("*/history.jsonl")):
+            shutil.rmtree(study.path)
         raise
-    finally:
-        study.sweep()
+
+
+def resume(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
+    """Go on with an interrupted search: what has ended stays, what was under way goes on from its checkpoints."""
+    return _run(plan, study)
+
+
+def _run(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
+    trials = _run_trials(plan, study)
+    board = trials.board
+    if trials.fatal is not None:
+        raise UserError(f"{plan.where}: {trials.fatal}")
     print_leaderboard(board)
-    best = board.best
-    if best is None:
+    if not board.ended():
         reasons = "; ".join(sorted({trial.reason or "no reason" for trial in board.trials.values()}))
         raise UserError(f"{plan.where}: every trial failed ({reasons}); see {study.path / 'leaderboard.json'}")
-    remark = f"Found by raysys tune: {board.metric} {show(best.value)} in trial {best.number} of {study.path.name}"
+    best = board.best
+    assert best is not None
+    told = ", ".join(f"{name} {show(value)}" for name, value in zip(plan.objectives.metrics, best.objectives or ()))
+    remark = f"Found by raysys tune: {told} in trial {best.number} of {study.path.name}"
     study.write_best(plan.candidate(best.values), remark)
     return study, board
 
 
-def _run_trials(plan: Plan, study: Study) -> Leaderboard:
+def _run_trials(plan: Plan, study: Study) -> Trials:
     cluster.prepare_environment()
     # Otherwise Tune ends the search on Ctrl-C as if it were complete.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    with cluster.connected(), _quiet():
+    with cluster.connected(), _quiet(), Observer(plan, study) as observer:
         _check_cores(plan.config.cpus_per_trial)
-        with Observer(plan, study) as observer:
-            try:
-                _tuner(plan, study, observer).fit()
-            finally:
-                shutil.rmtree(study.path / "ray", ignore_errors=True)
-    return observer.board
+        trials = Trials(plan, open_study(plan, study.journal, study.path.name), observer.changed)
+        observer.watch(trials.board)
+        shutil.rmtree(study.path / "ray", ignore_errors=True)
+        try:
+            if trials.left:
+                _tuner(plan, study, trials).fit()
+        finally:
+            shutil.rmtree(study.path / "ray", ignore_errors=True)
+            study.write_leaderboard(trials.board)
+    if reason := trials.stopper.reason():
+        console.print(f"  the search ends: {reason}", markup=False)
+    return trials
 
 
-def _tuner(plan: Plan, study: Study, observer: Observer) -> "Tuner":
+def _tuner(plan: Plan, study: Study, trials: Trials) -> "Tuner":
     from ray import tune
 
     config = plan.config
-    job = TrialJob(plan.base, config.metric, str(study.trials))
-    numbers = itertools.count()
-    scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler)  # type: ignore[attr-defined]
+    job = TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(study.trials))
     resources = {"cpu": float(config.cpus_per_trial), "gpu": float(plan.base["training"]["gpu"])}
     return tune.Tuner(
         tune.with_resources(partial(_trial, job=job), resources),
         tune_config=tune.TuneConfig(
             metric=OBJECTIVE,
             mode="min" if plan.lower_is_better else "max",
-            search_alg=_proposals(plan, study),
-            scheduler=getattr(tune.schedulers, scheduler.ray_class)(**scheduler.options(plan.most_epochs)),
+            search_alg=_proposals(plan, study, trials),
+            scheduler=_scheduler(plan, study, trials),
             num_samples=config.num_trials,
             max_concurrent_trials=config.max_concurrent,
             reuse_actors=True,
-            trial_name_creator=lambda trial: f"{next(numbers):03d}",
+            trial_name_creator=lambda trial: f"{trial.config['number']:03d}",
             trial_dirname_creator=str,
         ),
-        run_config=tune.RunConfig(name="ray", storage_path=str(study.path), verbose=0, callbacks=[_callback(observer)]),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(study.path),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+        ),
     )
 
 
-def _trial(values: dict[str, Any], job: TrialJob) -> None:
+def _trial(config: dict[str, Any], job: TrialJob) -> None:
     from ray import tune
 
-    run_trial(job, int(tune.get_context().get_trial_name()), values, tune.report)
+    with contextlib.suppress(Exception):  # recorded beside the trial; only a process that dies is begun again
+        run_trial(job, config["number"], config["values"], tune.report)
 
 
-def _proposals(plan: Plan, study: Study) -> "OptunaSearch":
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-    from ray.tune.search.optuna import OptunaSearch
+def _proposals(plan: Plan, study: Study, trials: Trials) -> "Searcher":
+    from ray.tune.search import Searcher
 
-    config = plan.config
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(study.journal)))
-    sampler = optuna.samplers.TPESampler(
-        seed=config.seed,
-        multivariate=True,
-        n_startup_trials=min(10, max(3, config.num_trials // 4)),  # at the default of 10 a short search is random
-        constant_liar=config.max_concurrent > 1,
-    )
-    mode, name = "min" if plan.lower_is_better else "max", study.path.name
-    direction = optuna.study.StudyDirection.MINIMIZE if plan.lower_is_better else optuna.study.StudyDirection.MAXIMIZE
-    begun = optuna.create_study(storage=storage, study_name=name, direction=direction)
-    # Here rather than as points_to_evaluate, which must name every path of the space.
-    begun.enqueue_trial(plan.first_values)
-    return OptunaSearch(
-        space={path: part.domain() for path, part in plan.space.items()},
-        metric=OBJECTIVE,
-        mode=mode,
-        sampler=sampler,
-        study_name=name,
-        storage=storage,
-    )
+    class Proposals(Searcher):
+        """Between Ray Tune, which knows trials by ids of its own, and the record of trials."""
+
+        def __init__(self) -> None:
+            super().__init__(metric=OBJECTIVE, mode="min" if plan.lower_is_better else "max")
+            self.numbers: dict[str, int] = {}
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            begun = trials.begin()
+            if begun is None:
+                return Searcher.FINISHED
+            self.numbers[trial_id] = begun.number
+            return {"number": begun.number, "values": begun.values}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            trials.reported(self.numbers[trial_id], _unflattened(result))
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            number = self.numbers[trial_id]
+            failure = read_failure(trial_directory(study.trials, number))
+            trials.ended(number, failure or (DIED if error else None))
+            study.sweep(number)
+
+        def save(self, checkpoint_path: str) -> None:
+            """Write nothing: the study is the record."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            raise NotImplementedError("a search goes on in a new Tuner")
+
+    return Proposals()
 
 
-def _callback(observer: Observer) -> "Callback":
-    from ray.tune import Callback
+def _unflattened(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the list of objectives together again, which Ray hands on item by item."""
+    if "objectives" in result:
+        return dict(result)
+    places = sorted(int(name.rpartition("/")[2]) for name in result if name.startswith("objectives/"))
+    return {**result, "objectives": [result[f"objectives/{place}"] for place in places]}
 
-    class Tell(Callback):
-        def __init__(self, observer: Observer) -> None:
-            self.observer = observer
 
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Callback, ()  # Tune pickles its callbacks for a restore that never happens here
+def _scheduler(plan: Plan, study: Study, trials: Trials) -> "TrialScheduler":
+    """Return the scheduler, having seen what the trials that ended have reported."""
+    from ray import tune
 
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.observer.started(int(str(trial)), trial.config)
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            self.observer.reported(int(str(trial)), result)
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.observer.ended(int(str(trial)))
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.observer.failed(int(str(trial)))
-
-    return Tell(observer)
+    kind = SCHEDULERS[plan.config.scheduler.kind](plan.config.scheduler)  # type: ignore[attr-defined]
+    made = getattr(tune.schedulers, kind.ray_class)(**kind.options(plan.most_epochs))
+    told = getattr(tune.schedulers, kind.ray_class)(**kind.options(plan.most_epochs))
+    return made if told is None else made
 
 
 def _check_cores(wanted: int) -> None:

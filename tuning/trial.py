@@ -29,6 +29,9 @@ class TrialJob:
     base: Node
     """The resolved train config."""
     metric: str
+    """What decides which epoch of a trial is best."""
+    objectives: tuple[str, ...]
+    """What trials are judged by: that metric, or several and costs."""
     directory: str
     """Every trial writes into its own number below it."""
 
@@ -43,6 +46,10 @@ class Failure:
     traceback: str
 
 
+DIED = Failure("the worker died, perhaps for lack of memory", False, "")
+"""What is known of a trial whose process is gone."""
+
+
 class Standing:
     """The best epoch of a trial so far, by the rule of the training loop."""
 
@@ -50,6 +57,8 @@ class Standing:
         """Take a config whose early stopping goes by the metric, as `candidate` gives it."""
         self.metric = metric
         self.value, self.epoch = math.nan, 0
+        self.best: Metrics = {}
+        """All metrics of the best epoch."""
         self.finished = False
         self._epochs = config.training.epochs
         self._patience = config.training.early_stopping.patience if config.training.early_stopping else self._epochs
@@ -75,7 +84,7 @@ class Standing:
             raise UserError(f"metric: {self.metric} has no value on the validation events of this dataset (nan)")
         sign = -1.0 if lower_is_better(self.metric) else 1.0
         if math.isnan(self.value) or sign * value > sign * self.value:
-            self.value, self.epoch, self._stale = value, epoch, 0
+            self.value, self.epoch, self._stale, self.best = value, epoch, 0, metrics
         else:
             self._stale += 1
         self.finished = epoch >= self._epochs or self._stale >= self._patience
@@ -90,8 +99,13 @@ def candidate(base: Node, values: Mapping[str, Any], metric: str, where: str) ->
 
 
 def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-    """Train one configuration in its own directory; `report` is called after every validation and may end it."""
-    from raysys.training.fit import run_loop
+    """Train one configuration in its own directory, from where it was interrupted if it was.
+
+    `report` is called after every validation and may end it; what was reported before an interruption is reported again.
+    """
+    from raysys.training.checkpoint import checkpoints, read_position
+    from raysys.training.fit import describe, run_loop
+    from raysys.training.loop import read_history
     from raysys.training.start import resolve
 
     directory = trial_directory(job.directory, number)
@@ -99,12 +113,18 @@ def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Cal
     with _failure_recorded(directory):
         config = resolve(candidate(job.base, values, job.metric, f"trial {number}"))
         standing = Standing(config, job.metric)
+        parameters = describe(config)["parameters"] if "parameters" in job.objectives else 0
 
         def on_epoch(metrics: Metrics) -> None:
             if standing.update(metrics):
+                costs = {"seconds": metrics["seconds"], "parameters": parameters}
+                found = [{**standing.best, **costs}[name] for name in job.objectives]
                 own = {OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished}
-                report({**metrics, **own})
+                report({**metrics, **own, "objectives": found})
 
+        saved = checkpoints(directory / "checkpoints")
+        for metrics in read_history(directory)[: read_position(saved[-1]).epoch] if saved else ():
+            on_epoch(metrics)
         run_loop(config, directory, on_epoch)
 
 
@@ -113,12 +133,10 @@ def trial_directory(parent: str | Path, number: int) -> Path:
     return Path(parent) / f"{number:03d}"
 
 
-def read_failure(directory: Path) -> Failure:
-    """Return what ended a failed trial."""
+def read_failure(directory: Path) -> Failure | None:
+    """Return what ended a trial that failed; None for any other."""
     path = directory / _ERROR
-    if not path.is_file():
-        return Failure("the worker died, perhaps for lack of memory", False, "")
-    return Failure(**json.loads(path.read_text()))
+    return Failure(**json.loads(path.read_text())) if path.is_file() else None
 
 
 def sweep(directory: Path) -> None:

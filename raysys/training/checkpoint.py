@@ -71,6 +71,11 @@ def load_checkpoint(
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     average.load(load_file(path / "average.safetensors"))
+    return read_position(path)
+
+
+def read_position(path: Path) -> Position:
+    """Return how far a checkpoint has come."""
     return Position(**json.loads((path / "position.json").read_text()))
 
 

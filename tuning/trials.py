@@ -1,0 +1,219 @@
+"""The trials of a search: Optuna's study is the one record of them, whatever happens to the process that runs it.
+
+A trial keeps its own number when it goes on after an interruption; to Optuna it is then a new trial of the same
+parameters, and the one before it has failed.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysys.errors import UserError
+from tuning.plan import Plan
+from tuning.report import Leaderboard, TrialRecord
+from tuning.samplers import NUMBER, REFUSED
+from tuning.searchers import SEARCHERS
+from tuning.stopping import Stopper
+from tuning.trial import Failure
+
+if TYPE_CHECKING:
+    import optuna
+
+_RECORD, _VALUES, _EARLIER = "record", "values", "from"  # attributes of Optuna's trials
+_SPENT = "seconds"  # attribute of the study
+_MOST_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A trial that is to run."""
+
+    number: int
+    values: dict[str, Any]
+    """By dotted path: what differs from the base."""
+
+
+class Trials:
+    """Proposes trials, and takes note of what comes of them before anyone is told."""
+
+    def __init__(self, plan: Plan, study: "optuna.Study", on_change: Callable[[TrialRecord], None]) -> None:
+        """Take up a study, new or interrupted; `on_change` is called with every record that changes."""
+        self.plan, self.study, self.on_change = plan, study, on_change
+        spent = study.user_attrs.get(_SPENT, 0.0)
+        self.stopper = Stopper(plan.config.stop, plan.objectives.lower_is_better, spent=spent)
+        self.board = Leaderboard(plan.objectives, plan.pick)
+        self.fatal: str | None = None
+        """Why no trial of this search could succeed."""
+        self._running: dict[int, tuple[optuna.Trial, float]] = {}
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Read what has ended; what was interrupted waits to go on."""
+        from optuna.trial import TrialState
+
+        trials = [trial for trial in self.study.get_trials(deepcopy=False) if _EARLIER not in trial.user_attrs]
+        waiting = [trial.user_attrs.get(NUMBER) for trial in trials if trial.state == TrialState.WAITING]
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                number = trial.user_attrs.get(NUMBER)
+                if number is not None and number not in waiting:  # before it fails: it must not get lost between
+                    self.study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            elif trial.state.is_finished() and _RECORD in trial.user_attrs:
+                record = TrialRecord(**trial.user_attrs[_RECORD])
+                self.board.trials[record.number] = record
+                self.stopper.ended(None if record.status == "failed" else record.objectives)
+        if not waiting and not any(NUMBER in trial.user_attrs for trial in trials):
+            self.study.enqueue_trial(self.plan.space_of.default_params())
+
+    def begin(self) -> Begun | None:
+        """Return the next trial; None when the search is over.
+
+        Raises:
+            UserError: hardly any draw satisfies the constraints.
+        """
+        from optuna.trial import TrialState
+
+        if self.fatal is not None or self._num_begun() >= self.plan.config.num_trials or self.stopper.reason():
+            return None
+        for _ in range(_MOST_DRAWS):
+            trial = self.study.ask()
+            values = trial.user_attrs.get(_VALUES)
+            if values is None:
+                values = self.plan.space_of.suggest(trial)
+                try:
+                    allowed = self.plan.allows(self.plan.candidate(values))
+                except UserError:  # values that exclude each other
+                    allowed = False
+                if not allowed:
+                    trial.set_user_attr(REFUSED, True)
+                    self.study.tell(trial, state=TrialState.FAIL)
+                    continue
+            return self._begun(trial, values)
+        raise UserError(
+            f"{self.plan.where}: constraints: {_MOST_DRAWS} draws in a row broke them or were refused by the config; "
+            "narrow the space"
+        )
+
+    def _begun(self, trial: "optuna.Trial", values: dict[str, Any]) -> Begun:
+        number = trial.user_attrs.get(NUMBER)
+        if number is None:
+            number = self._num_begun()
+            trial.set_user_attr(_VALUES, values)
+            trial.set_user_attr(NUMBER, number)  # last: with it the trial can go on
+        self._running[number] = trial, time.monotonic()
+        record = TrialRecord(number, values)
+        self.board.trials[number] = record
+        self.on_change(record)
+        return Begun(number, values)
+
+    def _num_begun(self) -> int:
+        taken = [trial.user_attrs[NUMBER] for trial in self.study.get_trials(deepcopy=False) if _own(trial.user_attrs)]
+        return len(set(taken))
+
+    def reported(self, number: int, report: Mapping[str, Any]) -> None:
+        """A trial has validated an epoch."""
+        record, (trial, _) = self.board.trials[number], self._running[number]
+        record.objectives = tuple(report["objectives"])
+        record.value = record.objectives[0]
+        record.best_epoch, record.epochs = int(report["best_epoch"]), int(report["epoch"])
+        record.status = "finished" if report["finished"] else "running"
+        if len(record.objectives) == 1:
+            trial.report(record.objectives[0], record.epochs)
+        self.on_change(record)
+
+    def ended(self, number: int, failure: Failure | None) -> None:
+        """A trial is over: by itself, because the scheduler stopped it, or because of an error."""
+        from optuna.trial import TrialState
+
+        record, (trial, begun) = self.board.trials[number], self._running.pop(number)
+        record.seconds = round(time.monotonic() - begun, 3)
+        if failure is not None:
+            record.status, record.reason = "failed", failure.reason
+            if number == 0 and failure.by_user:
+                self.fatal = failure.reason.removeprefix("UserError: ")
+        elif record.status == "running":
+            record.status = "stopped"
+        trial.set_user_attr(_RECORD, asdict(record))
+        self.study.set_user_attr(_SPENT, self.stopper.spent)
+        if record.status == "failed":
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif record.status == "stopped" and len(record.objectives or ()) == 1:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, list(record.objectives or ()))
+        self.stopper.ended(None if record.status == "failed" else record.objectives)
+        self.on_change(record)
+
+
+def open_study(plan: Plan, journal: Path, name: str) -> "optuna.Study":
+    """Return the study of a search, new or as its journal has it."""
+    import optuna
+
+    config = plan.config
+    searcher = SEARCHERS[config.searcher.kind](config.searcher)  # type: ignore[attr-defined]
+    sampler = searcher.sampler(config.seed, config.num_trials, config.max_concurrent, plan.space_of)
+    return optuna.create_study(
+        storage=storage_of(journal),
+        sampler=sampler,
+        study_name=name,
+        directions=plan.objectives.directions,
+        load_if_exists=True,
+    )
+
+
+def storage_of(journal: Path) -> "optuna.storages.BaseStorage":
+    """Return Optuna's storage in a file."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+
+
+def add_earlier(plan: Plan, study: "optuna.Study", journal: Path) -> int:
+    """Let the sampler know the trials of an earlier search; returns how many fit into this one's space.
+
+    Raises:
+        UserError: it was judged by other objectives.
+    """
+    import optuna
+
+    storage = storage_of(journal)
+    (summary,) = optuna.get_all_study_summaries(storage)
+    earlier = optuna.load_study(study_name=summary.study_name, storage=storage)
+    names = earlier.user_attrs.get("objectives")
+    if names != list(plan.objectives.metrics):
+        said = ", ".join(names or ()) or "none that it names"
+        raise UserError(
+            f"--warm-start {journal.parent}: judged by {said}, this search by {', '.join(plan.objectives.metrics)}"
+        )
+    added = 0
+    for trial in earlier.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        fixed = optuna.trial.FixedTrial(trial.params)
+        try:
+            plan.space_of.suggest(fixed)
+        except ValueError:  # another space
+            continue
+        if fixed.params == trial.params and not any(map(math.isnan, trial.values)):
+            known = optuna.create_trial(
+                params=trial.params,
+                distributions=fixed.distributions,
+                values=trial.values,
+                user_attrs={_EARLIER: summary.study_name},
+            )
+            study.add_trial(known)
+            added += 1
+    return added
+
+
+def _own(attributes: Mapping[str, Any]) -> bool:
+    return NUMBER in attributes and _EARLIER not in attributes
+
+
+def replayed(board: Leaderboard, curves: Callable[[int], Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Return the reports of the trials that have ended, in the order of their numbers: what a scheduler has seen."""
+    ended = [record for record in board.trials.values() if record.status in ("finished", "stopped")]
+    return [report for record in sorted(ended, key=lambda r: r.number) for report in curves(record.number)]
