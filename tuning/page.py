@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING
 
 from raysys.data.webpage import Html, empty, folded, header, own_file, plot, section, shell, text, tiles
 from tuning.page_curves import Curve, curves
-from tuning.page_figures import MOST_PARAMETERS, Drawn, Figure, contour, history, importances, parallel, pareto, slices
+from tuning.page_figures import (
+    MOST_AXES,
+    MOST_PARAMETERS,
+    Drawn,
+    Figure,
+    contour,
+    history,
+    importances,
+    parallel,
+    pareto,
+    slices,
+)
 from tuning.page_study import PlainStudy
 from tuning.page_table import trial_table
 from tuning.report import TrialRecord, show
@@ -51,6 +62,10 @@ class SearchFacts:
     """Epochs of a trial that nothing stops; if not given, those of the longest trial that ran."""
 
 
+_BROAD = ("parallel", "slice")
+"""Plots that nobody could read squeezed onto a small screen: there they scroll."""
+
+
 @dataclass(frozen=True)
 class _Card:
     title: str
@@ -84,11 +99,11 @@ def _headlines(facts: SearchFacts, plain: PlainStudy) -> Html:
     best, default = (None if number is None else records.get(number) for number in (facts.best, 0))
     told = [("–", "no trial ended well")]
     if best is not None:
-        at = f", epoch {best.best_epoch}" if best.best_epoch else ""
-        told = [(show(best.value), f"{name} of the best, trial {best.number}{at}; {better}")]
+        epoch = f", epoch {best.best_epoch}" if best.best_epoch else ""
+        told = [(_value(best.value), f"{name} of the best, trial {best.number}{epoch}; {better}")]
     if default is not None:
         same = ", which no other trial beats" if facts.best == 0 else ""
-        told.append((show(default.value), f"{name} of the default config, trial 0{same}"))
+        told.append((_value(default.value), f"{name} of the default config, trial 0{same}"))
     for at, other in enumerate(facts.objectives[1:], start=1):
         values, beside = (None if number is None else plain.values(number) for number in (facts.best, 0))
         if values:
@@ -103,14 +118,20 @@ def _epochs(facts: SearchFacts) -> tuple[str, str]:
     trained = sum(record.epochs for record in facts.records)
     most = facts.most_epochs or max((record.epochs for record in facts.records), default=0)
     whole = most * len(facts.records)
-    share = f", {100 * trained / whole:.0f} %" if whole else ""
-    return f"{trained:,} of {whole:,}", f"epochs trained{share} of {len(facts.records)} trials of {most} epochs"
+    if not whole:
+        return "0", "epochs trained"
+    share = f"{100 * trained / whole:.0f} % of {len(facts.records)} trials of {most} epochs"
+    return f"{trained:,} of {whole:,}", f"epochs trained, {share}"
+
+
+def _value(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else show(value)
 
 
 def _cards(facts: SearchFacts, plain: PlainStudy) -> Iterator[_Card]:
     name, count = facts.objectives[0], len(plain.complete())
     of = f"Of the {count} complete {'trial' if count == 1 else 'trials'}"
-    ranked, left = _ranked(plain)
+    ranked = _ranked(plain)
     stopped = {
         record.number: record.value
         for record in facts.records
@@ -124,9 +145,11 @@ def _cards(facts: SearchFacts, plain: PlainStudy) -> Iterator[_Card]:
     note = "At each validation. A cross is where a trial was stopped; a click on the legend hides a kind of trial."
     drawn = curves(facts.records, facts.curves, plain.objectives[0], facts.best)
     yield _Card("Learning curves", note, drawn, "curves", wide=True)
-    note = f"{of}: one line each, the darker the better. None: a trial has no such parameter.{left}"
+    note = f"{of}: one line each, the stronger the colour the better. None: a trial has no such parameter.{_left_out(ranked, MOST_AXES)}"
     yield _Card("Parallel coordinates", note, parallel(plain, ranked), "parallel", wide=True)
-    note = f"{of}: {name} over each parameter; darker trials came later.{left}"
+    note = (
+        f"{of}: {name} over each parameter; trials in stronger colour came later.{_left_out(ranked, MOST_PARAMETERS)}"
+    )
     yield _Card("Slices", note, slices(plain, ranked), "slice", wide=True)
     drawn, pair = contour(plain, ranked)
     pairs = range(1, len(facts.objectives))
@@ -142,13 +165,15 @@ def _wanted(facts: SearchFacts, at: int) -> str:
     return f"{facts.objectives[at]}: {'lower' if facts.minimised[at] else 'higher'} is better"
 
 
-def _ranked(plain: PlainStudy) -> tuple[list[str], str]:
-    """Return the paths that differ, most important first, and a remark on those that plots leave out."""
+def _ranked(plain: PlainStudy) -> list[str]:
+    """Return the paths that differ, the most important ones first."""
     varied, found = plain.varied(), plain.importances(0)
     known = [] if isinstance(found, str) else list(found)
-    ranked = [*known, *(path for path in varied if path not in known)]
-    more = len(ranked) - MOST_PARAMETERS
-    return ranked, f" The {MOST_PARAMETERS} most important parameters of {len(ranked)}." if more > 0 else ""
+    return [*known, *(path for path in varied if path not in known)]
+
+
+def _left_out(ranked: Sequence[str], most: int) -> str:
+    return f" The {most} most important parameters of {len(ranked)}." if len(ranked) > most else ""
 
 
 def _figures(card: _Card) -> Iterator[tuple[str, Figure]]:
@@ -161,7 +186,10 @@ def _figures(card: _Card) -> Iterator[tuple[str, Figure]]:
 def _shown(card: _Card) -> Html:
     if isinstance(card.drawn, str):
         return section(card.title, "", empty(card.drawn), wide=card.wide)
-    return section(card.title, card.note, "".join(plot(name) for name, _ in _figures(card)), wide=card.wide)
+    plots = Html("".join(plot(name) for name, _ in _figures(card)))
+    if card.name in _BROAD:
+        plots = Html(f'<div class="scroll">{plots}</div>')
+    return section(card.title, card.note, plots, wide=card.wide)
 
 
 def _trials(facts: SearchFacts, plain: PlainStudy) -> Html:

@@ -55,10 +55,11 @@ def _trace(kind: str, found: Sequence[tuple[int, Curve]]) -> dict[str, Any]:
         numbers += [number] * len(curve) + [None]
         sizes += [0] * (len(curve) - 1) + [7 if kind in _ENDS or width > 2 else 4, 0]
     end = _ENDS.get(kind, "circle")
+    also = ", the default config" if kind == "winner" and found[0][0] == 0 else ""
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"{kind} ({len(found)})" if width < 2 else f"{kind} (trial {found[0][0]})",
+        "name": f"{kind} ({len(found)})" if width < 2 else f"{kind} (trial {found[0][0]}{also})",
         "x": x,
         "y": y,
         "customdata": numbers,

@@ -17,8 +17,8 @@ Figure = dict[str, Any]
 Drawn = Figure | str
 """A figure, or one sentence that says why there is none."""
 
-MOST_PARAMETERS = 12
-"""More cannot be read in one plot; the most important ones are shown."""
+MOST_PARAMETERS, MOST_AXES = 12, 10
+"""More cannot be read in one plot, or as parallel axes; the most important ones are shown."""
 _IN_A_ROW = 4
 _BAR = {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": "--soft", "size": 12}, "ypad": 0}
 FINISHED, STOPPED, DEFAULT, WINNER = "--s1", "--s8", "--s2", "--s3"
@@ -45,7 +45,8 @@ def history(plain: PlainStudy, stopped: Mapping[int, float], best: int | None) -
     figure["data"] = [line, points, *(_points(*one) for one in marked if one[1])]
     for trace in figure["data"]:
         trace["hovertemplate"] = f"trial %{{x}}: %{{y:.5g}}<extra>{trace['name']}</extra>"
-    figure["layout"] = {"xaxis": _titled("trial", tickformat="d"), "yaxis": _titled(name), "showlegend": True}
+    few = {"dtick": 1} if max([*known, *stopped]) <= 10 else {}
+    figure["layout"] = {"xaxis": _titled("trial", tickformat="d", **few), "yaxis": _titled(name), "showlegend": True}
     return figure
 
 
@@ -66,7 +67,9 @@ def importances(plain: PlainStudy) -> Drawn:
             plain.about(at), evaluator=PedAnovaImportanceEvaluator(), params=names, target_name=objective
         )
         (bars,) = _plain(drawn)["data"]
-        traces.append(bars | {"name": objective, "marker": {"color": f"--s{at % 8 + 1}"}})
+        traces.append(
+            bars | {"name": objective, "marker": {"color": f"--s{at % 8 + 1}"}, "textfont": {"color": "--soft"}}
+        )
         traces[-1]["hovertemplate"] = (
             f"%{{y}}: %{{x:.3f}}<extra>{objective if len(plain.objectives) > 1 else ''}</extra>"
         )
@@ -87,9 +90,9 @@ def parallel(plain: PlainStudy, ranked: Sequence[str]) -> Drawn:
 
     if not plain.complete():
         return _NONE
-    names = sorted(plain.names[path] for path in ranked[: MOST_PARAMETERS - 2])
+    names = sorted(plain.names[path] for path in ranked[:MOST_AXES])
     if not names:
-        return "All complete trials have the same parameters."
+        return _same(plain)
     objective = plain.objectives[0]
     figure = _plain(plot_parallel_coordinate(plain.about(0), params=names, target_name=objective))
     *lines, bar = figure["data"]
@@ -128,9 +131,9 @@ def slices(plain: PlainStudy, ranked: Sequence[str]) -> list[Figure] | str:
             marker = {"color": trace["marker"]["color"], "colorscale": "--scale", "showscale": False, "line": ring}
             trace |= {"marker": {**marker, "size": 8}, "customdata": trace["marker"]["color"], "cliponaxis": False}
             trace["hovertemplate"] = "trial %{customdata}: %{y:.5g} at %{x}<extra></extra>"
-        figure["layout"] = _axes(figure["layout"], len(part))
+        figure["layout"] = _axes(figure["layout"], min(len(names), _IN_A_ROW))
         found.append(figure)
-    return found or "All complete trials have the same parameters."
+    return found or _same(plain)
 
 
 def contour(plain: PlainStudy, ranked: Sequence[str]) -> tuple[Drawn, Sequence[str]]:
@@ -172,7 +175,7 @@ def pareto(plain: PlainStudy, other: int, best: int | None) -> Drawn:
     names = [plain.objectives[0], plain.objectives[other]]
     traces = _plain(plot_pareto_front(plain.about(0, other), target_names=names))["data"]
     beaten, front = traces[0], traces[-1]
-    beaten |= {"name": "beaten in both", "marker": {"color": STOPPED, "size": 7, "opacity": 0.7}, "showlegend": True}
+    beaten |= {"name": "beaten by another", "marker": {"color": STOPPED, "size": 7, "opacity": 0.7}, "showlegend": True}
     order = sorted(range(len(front["x"])), key=lambda at: front["x"][at])
     front |= {key: [front[key][at] for at in order] for key in ("x", "y", "text")}
     front |= {"name": "Pareto front", "mode": "lines+markers", "showlegend": True}
@@ -206,6 +209,12 @@ def _plain(figure: "go.Figure") -> Figure:
     return found
 
 
+def _same(plain: PlainStudy) -> str:
+    if len(plain.complete()) == 1:
+        return "Only one trial is complete, so no parameter differs."
+    return "All complete trials have the same parameters."
+
+
 def _titled(title: str, **more: Any) -> Figure:
     return {"title": {"text": title}, **more}
 
@@ -217,11 +226,11 @@ def _kept_axis(given: Figure) -> Figure:
 
 
 def _axes(given: Figure, in_row: int) -> Figure:
-    """Return the axes of a row of plots, as wide as those of a full row."""
+    """Return the axes of a row of plots, as wide as those of a row of so many."""
     found = {name: _kept_axis(axis) for name, axis in given.items() if name.startswith(("xaxis", "yaxis"))}
     for at, name in enumerate(sorted(name for name in found if name.startswith("xaxis"))):
-        start = at / _IN_A_ROW
-        found[name] |= {"domain": [start + 0.012, start + 1 / _IN_A_ROW - 0.012], "nticks": 5}
+        start = at / in_row
+        found[name] |= {"domain": [start + 0.012, start + 1 / in_row - 0.012], "nticks": 5}
         if found[name].get("type") == "log":
             found[name] |= {"tickformat": "~g", "nticks": 4}
     return found

@@ -56,9 +56,10 @@ class PlainStudy:
     def about(self, *objectives: int) -> "Study":
         """Return a study of its own of some objectives, by their places."""
         import optuna
+        from optuna.study import StudyDirection
         from optuna.trial import TrialState, create_trial
 
-        directions = ["minimize" if self.minimised[at] else "maximize" for at in objectives]
+        directions = [StudyDirection.MINIMIZE if self.minimised[at] else StudyDirection.MAXIMIZE for at in objectives]
         made = optuna.create_study(directions=directions)
         for trial in self._trials:
             if not self._is_complete(trial):
