@@ -145,7 +145,9 @@ def _cards(facts: SearchFacts, plain: PlainStudy) -> Iterator[_Card]:
     note = "At each validation. A cross is where a trial was stopped; a click on the legend hides a kind of trial."
     drawn = curves(facts.records, facts.curves, plain.objectives[0], facts.best)
     yield _Card("Learning curves", note, drawn, "curves", wide=True)
-    note = f"{of}: one line each, the stronger the colour the better. None: a trial has no such parameter.{_left_out(ranked, MOST_AXES)}"
+    note = f"{of}: one line each, the stronger the colour the better.{_left_out(ranked, MOST_AXES)}"
+    if any(path not in trial.params for trial in plain.complete() for path in ranked[:MOST_AXES]):
+        note += " None: the trial has no such parameter."
     yield _Card("Parallel coordinates", note, parallel(plain, ranked), "parallel", wide=True)
     note = (
         f"{of}: {name} over each parameter; trials in stronger colour came later.{_left_out(ranked, MOST_PARAMETERS)}"

@@ -5,6 +5,7 @@ dark. All texts come from a `PlainStudy`, escaped.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,10 @@ def slices(plain: PlainStudy, ranked: Sequence[str]) -> list[Figure] | str:
             trace |= {"marker": {**marker, "size": 8}, "customdata": trace["marker"]["color"], "cliponaxis": False}
             trace["hovertemplate"] = "trial %{customdata}: %{y:.5g} at %{x}<extra></extra>"
         figure["layout"] = _axes(figure["layout"], min(len(names), _IN_A_ROW))
+        for trace in figure["data"]:
+            axis = figure["layout"][f"xaxis{trace.get('xaxis', 'x')[1:]}"]
+            if axis.get("type") == "log":
+                axis |= _decades(math.log10(max(trace["x"]) / min(trace["x"])))
         found.append(figure)
     return found or _same(plain)
 
@@ -160,9 +165,8 @@ def contour(plain: PlainStudy, ranked: Sequence[str]) -> tuple[Drawn, Sequence[s
     kept = figure["layout"]
     layout = {name: _kept_axis(kept[name]) for name in ("xaxis", "yaxis")}
     for axis in layout.values():
-        if axis.get("type") == "log":  # by itself plotly writes every digit of short decades
-            axis["dtick"] = "D2" if axis["range"][1] - axis["range"][0] < 2.2 else 1
-            axis["tickformat"] = "~g"
+        if axis.get("type") == "log":
+            axis |= _decades(axis["range"][1] - axis["range"][0])
     return {"data": [surface, points], "layout": layout}, pair
 
 
@@ -231,9 +235,12 @@ def _axes(given: Figure, in_row: int) -> Figure:
     for at, name in enumerate(sorted(name for name in found if name.startswith("xaxis"))):
         start = at / in_row
         found[name] |= {"domain": [start + 0.012, start + 1 / in_row - 0.012], "nticks": 5}
-        if found[name].get("type") == "log":
-            found[name] |= {"tickformat": "~g", "nticks": 4}
     return found
+
+
+def _decades(span: float) -> Figure:
+    """Return the ticks of a logarithmic axis: by itself plotly writes every digit of a short one, over each other."""
+    return {"dtick": "D2" if span < 2.2 else 1, "tickformat": "~g"}
 
 
 def _mark(colour: str, symbol: str) -> Figure:

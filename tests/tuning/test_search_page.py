@@ -189,6 +189,7 @@ def test_plots_call_parameters_by_short_names_and_choices_as_yaml_does(page):
     assert axes["dropout"]["categoryarray"] == ["null", "0.1", "0.2"]
     assert axes["calibrated"]["categoryarray"] == ["true", "false"]
     assert axes["learning_rate"]["type"] == "log"
+    assert (axes["learning_rate"]["dtick"], axes["click"]["dtick"]) == (1, "D2")
     (bars,) = drawn["figure-importances"]["data"]
     assert bars["y"][-1] == "purchase"
     assert set(bars["y"]) == set(shown[1:])
