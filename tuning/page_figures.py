@@ -63,11 +63,12 @@ def importances(plain: PlainStudy) -> Drawn:
             if len(plain.objectives) == 1:
                 return found
             continue
-        names = [plain.names[path] for path in list(found)[:MOST_PARAMETERS]]
+        names = [plain.names[path] for path in found]
         drawn = plot_param_importances(
             plain.about(at), evaluator=PedAnovaImportanceEvaluator(), params=names, target_name=objective
         )
         (bars,) = _plain(drawn)["data"]
+        bars |= {key: bars[key][-MOST_PARAMETERS:] for key in ("x", "y", "text")}  # the most important one comes last
         traces.append(
             bars | {"name": objective, "marker": {"color": f"--s{at % 8 + 1}"}, "textfont": {"color": "--soft"}}
         )

@@ -365,3 +365,7 @@ def test_many_trials_make_no_large_page_and_optuna_says_nothing(caplog, capsys):
     assert "The 12 most important parameters of 20." in card(page, "Slices")
     assert "The 10 most important parameters of 20." in card(page, "Parallel coordinates")
     assert len([name for name in figures(page) if name.startswith("figure-slice")]) == 3
+    (bars,) = figures(page)["figure-importances"]["data"]
+    assert len(bars["x"]) == 12
+    assert bars["x"] == sorted(bars["x"])
+    assert sum(bars["x"]) < 1
