@@ -22,6 +22,10 @@ function layout(x, y, more) {
   };
 }
 
+function legend() {
+  return { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("--text"), size: 13 } };
+}
+
 function drawAll() {
   for (const [name, data] of Object.entries(facts)) {
     const [traces, shape] = draw[name.split("-")[0]](data);

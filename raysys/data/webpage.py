@@ -65,6 +65,20 @@ def shell(title: str, body: str, style: str, script: str, data: Mapping[str, Any
 """
 
 
+def header(project: str, name: str, remark: str, facts: Mapping[str, str]) -> Html:
+    """Return the head of a page: whose it is, when it was made, and what it is about by name; all of it is escaped."""
+    told = "".join(f"<div><dt>{text(key)}</dt><dd>{text(value)}</dd></div>" for key, value in facts.items())
+    return Html(
+        f"<header><h1>{text(project)} <span>{text(name)}</span></h1><p>{text(remark)}</p><dl>{told}</dl></header>"
+    )
+
+
+def folded(summary: str, lines: str) -> Html:
+    """Return lines of code under a summary that opens them; both are escaped."""
+    shown = "\n".join(text(line) for line in lines.splitlines())
+    return Html(f"<details><summary>{text(summary)}</summary><pre><code>{shown}</code></pre></details>")
+
+
 def section(title: str, note: str, body: str, wide: bool = False) -> Html:
     """Return a card; title and note are escaped, the body is HTML."""
     about = f'<p class="note">{text(note)}</p>' if note else ""

@@ -1,7 +1,3 @@
-function legend() {
-  return { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("--text"), size: 13 } };
-}
-
 function epochs(last) {
   const step = last <= 12 ? { dtick: 1 } : {};
   return axis("epoch", { showgrid: false, range: [0.7, last + 0.3], tickformat: "d", ...step });

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from raysys.data.webpage import Html, empty, own_file, plot, section, shell, text, tiles
+from raysys.data.webpage import Html, empty, folded, header, own_file, plot, section, shell, text, tiles
 from raysys.data.wording import percent
 from raysys.evaluation.examples import KINDS, SHOWN, Example, Examples, Item
 from raysys.evaluation.page_reliability import Reliabilities, reliability_figures, reliability_sections
@@ -84,11 +84,8 @@ def in_page_order(reports: Sequence[EvalReport]) -> list[EvalReport]:
 
 
 def _header(facts: RunFacts) -> Html:
-    told = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in facts.facts.items())
-    return Html(
-        f"<header><h1>{text(facts.project)} <span>{text(facts.run_id)}</span></h1>"
-        f"<p>Trained {text(f'{facts.created:%Y-%m-%d %H:%M}')} UTC</p><dl>{told}</dl></header>{_headlines(facts)}"
-    )
+    remark = f"Trained {facts.created:%Y-%m-%d %H:%M} UTC"
+    return Html(f"{header(facts.project, facts.run_id, remark, facts.facts)}{_headlines(facts)}")
 
 
 def _headlines(facts: RunFacts) -> Html:
@@ -122,9 +119,7 @@ def _sections(facts: RunFacts) -> Iterable[Html]:
         note = f"{pretty(_sliced(reports[0]))} on {reports[0].split}, {_percent(facts.confidence)} intervals."
         yield section(_SLICES[name.removeprefix("slices-")], note, plot(name))
     yield _examples(facts.examples)
-    lines = "\n".join(text(line) for line in facts.config.splitlines())
-    config = Html(f"<details><summary>As it was resolved</summary><pre><code>{lines}</code></pre></details>")
-    yield section("Config", "", config, wide=True)
+    yield section("Config", "", folded("As it was resolved", facts.config), wide=True)
 
 
 def _learning(facts: RunFacts) -> Html:
