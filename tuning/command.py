@@ -6,14 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from raysys.commands.options import AsJson, ConfigFile, DryRun, Root, Settings, print_json, print_plan
+from raysys.commands.options import AsJson, DryRun, Root, Settings, print_json, print_plan
+from raysys.errors import UserError
 
 app = typer.Typer()
 
 
 @app.command()
 def tune(
-    config: ConfigFile,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file.")] = None,
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="Start every trial from this run's weights.")
     ] = None,
@@ -24,25 +25,49 @@ def tune(
     settings: Settings = None,
     root: Root = None,
     trials: Annotated[int | None, typer.Option(help="Configurations to try [num_trials of the config].")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Go on with an interrupted study, or with more --trials.")
+    ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Let the searcher know the trials of an earlier study.")
+    ] = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Search the space of a config by many short trainings, and print the path of the best train config."""
     from tuning.plan import describe, read_plan
+    from tuning.study import Study
 
     changes = [*(settings or []), *([f"num_trials={trials}"] if trials is not None else [])]
+    if resume is not None:
+        given = {"CONFIG": config, "--from": start_from, "--dataset": dataset, "--output": output, "--set": settings}
+        _refuse_beside_resume({**given, "--root": root, "--warm-start": warm_start})
+        config = Study.open(resume).path / "tune.yaml"
+    elif config is None:
+        raise UserError("tune: name a CONFIG, or give --resume STUDY")
     plan = read_plan(config, changes, root=root, dataset=dataset, start_from=start_from)
     if dry_run:
         found = describe(plan)
         print_json(found) if json else print_plan(found)
         return
-    from tuning.search import search
+    from tuning import search
 
-    study, board = search(plan, output)
+    if resume is not None:
+        study, board = search.resume(plan, Study.open(resume))
+    else:
+        study, board = search.search(plan, output, warm_start)
     if json:
         print_json(study.summary(board))
     else:
         print(study.best)
+
+
+def _refuse_beside_resume(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(
+                f"tune: --resume goes on with the study's own config; leave out {name} (--trials may be given)"
+            )
 
 
 def tune_study(

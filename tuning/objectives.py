@@ -39,7 +39,7 @@ class Objectives:
         return next(name for name in self.metrics if name not in COSTS)
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         """Optuna's names of the directions."""
         return ["minimize" if lower else "maximize" for lower in self.lower_is_better]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from raysys.data.webpage import Html, empty, table, text
 from tuning.page_study import written
-from tuning.report import Leaderboard, TrialRecord, short_names, show
+from tuning.report import TrialRecord, ranked, short_names, show
 
 _LONGEST_REASON = 160
 
@@ -28,7 +28,7 @@ def trial_table(
     numeric = [at for at in range(len(header)) if at != 1 and not _is_text(records, paths, at - len(header))]
     header += ["reason"] if has_reasons else []
     rows = []
-    for record in _ranked(records, objectives[0], minimised):
+    for record in ranked(records, minimised):
         cells = [_number(record, best), text(record.status)]
         cells += [_cell(value) for value in measured[record.number]]
         cells += [_cell(record.best_epoch), _cell(record.epochs)]
@@ -40,12 +40,6 @@ def trial_table(
         Html(f'<button type="button" title="{text(full.get(name, name))}">{text(name)}</button>') for name in header
     ]
     return table(buttons, rows, numeric=numeric, kind="trials")
-
-
-def _ranked(records: Sequence[TrialRecord], objective: str, minimised: bool) -> list[TrialRecord]:
-    board = Leaderboard(objective, minimised)
-    board.trials = {record.number: record for record in records}
-    return board.ranked()
 
 
 def _is_text(records: Sequence[TrialRecord], paths: Sequence[str], behind: int) -> bool:

@@ -1,6 +1,7 @@
 """The leaderboard of a search: every trial with its values and what came of it, the best first."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -26,13 +27,19 @@ class TrialRecord:
     """Stopped: the scheduler ended it. Failed: it raised an error, or its worker died."""
     value: float | None = None
     """The metric of the search, or the first of several objectives, at the trial's best epoch."""
-    objectives: tuple[float, ...] | None = None
-    """All objectives, in the order of the config."""
     best_epoch: int | None = None
     epochs: int = 0
     seconds: float = 0.0
     reason: str | None = None
     """Why it failed."""
+    objectives: tuple[float, ...] | None = None
+    """All objectives, in the order of the config."""
+
+
+def record_of(node: Mapping[str, Any]) -> TrialRecord:
+    """Return a record from the plain values that `asdict` made of it."""
+    objectives = node["objectives"]
+    return TrialRecord(**{**node, "objectives": None if objectives is None else tuple(objectives)})
 
 
 class Leaderboard:
@@ -49,7 +56,7 @@ class Leaderboard:
 
     def ranked(self) -> list[TrialRecord]:
         """Return all trials, best first; failed ones last, whatever they had reached."""
-        return sorted(self.trials.values(), key=self._rank)
+        return ranked(self.trials.values(), self.objectives.lower_is_better[0])
 
     @property
     def best(self) -> TrialRecord | None:
@@ -77,11 +84,15 @@ class Leaderboard:
         names = {"metric": self.metric, "lower_is_better": self.objectives.lower_is_better[0]}
         return {**names, "objectives": list(self.objectives.metrics), "trials": trials}
 
-    def _rank(self, trial: TrialRecord) -> tuple[bool, float, int]:
-        if trial.value is None:
-            return trial.status == "failed", math.inf, trial.number
-        value = trial.value if self.objectives.lower_is_better[0] else -trial.value
+
+def ranked(records: Iterable[TrialRecord], lower_is_better: bool) -> list[TrialRecord]:
+    """Return trials by their value, best first; failed ones last, whatever they had reached."""
+
+    def rank(trial: TrialRecord) -> tuple[bool, float, int]:
+        value = math.inf if trial.value is None else trial.value if lower_is_better else -trial.value
         return trial.status == "failed", value, trial.number
+
+    return sorted(records, key=rank)
 
 
 def print_leaderboard(board: Leaderboard) -> None:
@@ -92,12 +103,12 @@ def print_leaderboard(board: Leaderboard) -> None:
 
 def leaderboard_table(board: Leaderboard) -> Table:
     """Return the best trials as a table."""
-    ranked = board.ranked()
-    table = Table(title=f"{len(ranked)} trials by {board.metric}, best first", title_justify="left")
-    paths = list(dict.fromkeys(path for trial in ranked for path in trial.values))
+    trials = board.ranked()
+    table = Table(title=f"{len(trials)} trials by {board.metric}, best first", title_justify="left")
+    paths = list(dict.fromkeys(path for trial in trials for path in trial.values))
     for column in ("trial", "status", *board.objectives.metrics, "epoch", *short_names(paths), "seconds"):
         table.add_column(column, justify="left" if column == "status" else "right", overflow="fold")
-    for trial in ranked[:_SHOWN]:
+    for trial in trials[:_SHOWN]:
         at = f"{trial.best_epoch or '-'} of {trial.epochs}"
         found = trial.objectives or (None,) * len(board.objectives.metrics)
         values = [show(trial.values.get(path)) for path in paths]  # of other kinds there are none

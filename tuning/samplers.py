@@ -12,15 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning.distribution import Params
 
-
 NUMBER, REFUSED = "number", "refused"
 """Attributes of trials: the search's own number, which a trial keeps when it goes on as another one of Optuna's; and
 that a trial was drawn and not begun."""
 
 
 class Reseeded(BaseSampler):
-    """Another sampler, made anew for every trial with a seed that is a function of the search's and of
-    how many came before.
+    """Another sampler, made anew for every trial: its seed is a function of the search's and of how many came before.
 
     So the draws of a trial depend on the trials before it alone, not on how often the process began again.
     """

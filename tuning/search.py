@@ -1,17 +1,18 @@
 """Runs a search: Optuna proposes, Ray Tune runs the trials and stops the poor ones. Only here does tuning meet ray."""
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysys import cluster
+from raysys.component import kind_of
 from raysys.errors import UserError
 from raysys.progress import console
 from tuning.observer import Observer
@@ -19,7 +20,8 @@ from tuning.plan import Plan
 from tuning.report import Leaderboard, print_leaderboard, show
 from tuning.schedulers import SCHEDULERS
 from tuning.study import Study
-from tuning.trial import DIED, OBJECTIVE, TrialJob, read_failure, run_trial, trial_directory
+from tuning.summary import write_page
+from tuning.trial import DIED, OBJECTIVE, TrialJob, read_failure, read_reports, run_trial, trial_directory
 from tuning.trials import Trials, add_earlier, open_study
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def search(
     study = Study.create(base.root, base.project, output)
     study.write_config(plan.config)
     try:
-        opened = open_study(plan, study.journal, study.path.name)
+        with _quiet():
+            opened = open_study(plan, study.journal, study.path.name)
         opened.set_user_attr("objectives", list(plan.objectives.metrics))
         if warm_start is not None:
             added = add_earlier(plan, opened, Study.open(warm_start).journal)
@@ -74,7 +77,8 @@ def _run(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
         raise UserError(f"{plan.where}: every trial failed ({reasons}); see {study.path / 'leaderboard.json'}")
     best = board.best
     assert best is not None
-    told = ", ".join(f"{name} {show(value)}" for name, value in zip(plan.objectives.metrics, best.objectives or ()))
+    pairs = zip(plan.objectives.metrics, best.objectives or (), strict=True)
+    told = ", ".join(f"{name} {show(value)}" for name, value in pairs)
     remark = f"Found by raysys tune: {told} in trial {best.number} of {study.path.name}"
     study.write_best(plan.candidate(best.values), remark)
     return study, board
@@ -88,31 +92,30 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
         _check_cores(plan.config.cpus_per_trial)
         trials = Trials(plan, open_study(plan, study.journal, study.path.name), observer.changed)
         observer.watch(trials.board)
+        job = TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(study.trials))
         shutil.rmtree(study.path / "ray", ignore_errors=True)
         try:
             if trials.left:
-                _tuner(plan, study, trials).fit()
+                _tuner(plan, study, trials, job).fit()
         finally:
             shutil.rmtree(study.path / "ray", ignore_errors=True)
             study.write_leaderboard(trials.board)
+            write_page(plan, study, trials, job)
     if reason := trials.stopper.reason():
         console.print(f"  the search ends: {reason}", markup=False)
     return trials
 
 
-def _tuner(plan: Plan, study: Study, trials: Trials) -> "Tuner":
+def _tuner(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> "Tuner":
     from ray import tune
 
     config = plan.config
-    job = TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(study.trials))
     resources = {"cpu": float(config.cpus_per_trial), "gpu": float(plan.base["training"]["gpu"])}
     return tune.Tuner(
         tune.with_resources(partial(_trial, job=job), resources),
         tune_config=tune.TuneConfig(
-            metric=OBJECTIVE,
-            mode="min" if plan.lower_is_better else "max",
-            search_alg=_proposals(plan, study, trials),
-            scheduler=_scheduler(plan, study, trials),
+            search_alg=_proposals(study, trials, "min" if plan.lower_is_better else "max"),
+            scheduler=_scheduler(plan, job, trials.board),
             num_samples=config.num_trials,
             max_concurrent_trials=config.max_concurrent,
             reuse_actors=True,
@@ -135,20 +138,20 @@ def _trial(config: dict[str, Any], job: TrialJob) -> None:
         run_trial(job, config["number"], config["values"], tune.report)
 
 
-def _proposals(plan: Plan, study: Study, trials: Trials) -> "Searcher":
+def _proposals(study: Study, trials: Trials, mode: str) -> "Searcher":
     from ray.tune.search import Searcher
 
     class Proposals(Searcher):
         """Between Ray Tune, which knows trials by ids of its own, and the record of trials."""
 
         def __init__(self) -> None:
-            super().__init__(metric=OBJECTIVE, mode="min" if plan.lower_is_better else "max")
+            super().__init__(metric=OBJECTIVE, mode=mode)
             self.numbers: dict[str, int] = {}
 
-        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
             begun = trials.begin()
             if begun is None:
-                return Searcher.FINISHED
+                return Searcher.FINISHED  # type: ignore[return-value]
             self.numbers[trial_id] = begun.number
             return {"number": begun.number, "values": begun.values}
 
@@ -157,6 +160,8 @@ def _proposals(plan: Plan, study: Study, trials: Trials) -> "Searcher":
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             number = self.numbers[trial_id]
+            if result and trials.is_news(number, result):  # Tune hands the last report over here
+                trials.reported(number, _unflattened(result))
             failure = read_failure(trial_directory(study.trials, number))
             trials.ended(number, failure or (DIED if error else None))
             study.sweep(number)
@@ -178,14 +183,32 @@ def _unflattened(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result, "objectives": [result[f"objectives/{place}"] for place in places]}
 
 
-def _scheduler(plan: Plan, study: Study, trials: Trials) -> "TrialScheduler":
-    """Return the scheduler, having seen what the trials that ended have reported."""
+def _scheduler(plan: Plan, job: TrialJob, board: Leaderboard) -> "TrialScheduler":
+    """Return the scheduler, told of all that the trials which have ended had reported."""
     from ray import tune
 
-    kind = SCHEDULERS[plan.config.scheduler.kind](plan.config.scheduler)  # type: ignore[attr-defined]
-    made = getattr(tune.schedulers, kind.ray_class)(**kind.options(plan.most_epochs))
-    told = getattr(tune.schedulers, kind.ray_class)(**kind.options(plan.most_epochs))
-    return made if told is None else made
+    kind = SCHEDULERS[kind_of(plan.config.scheduler)](plan.config.scheduler)
+    options = kind.options(plan.most_epochs)
+    if kind.needs_one_objective:
+        options |= {"metric": OBJECTIVE, "mode": "min" if plan.lower_is_better else "max"}
+    made: TrialScheduler = getattr(tune.schedulers, kind.ray_class)(**options)
+    if kind.needs_one_objective:
+        for record in sorted(board.ended(), key=lambda record: record.number):
+            trial: Any = _Ended(str(record.number))
+            nobody: Any = None  # who runs the trials: it is not asked
+            reports = read_reports(job, record.number, record.values)
+            made.on_trial_add(nobody, trial)
+            for report in reports:
+                made.on_trial_result(nobody, trial, report)
+            made.on_trial_complete(nobody, trial, reports[-1])
+    return made
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """As much of a trial as schedulers look at."""
+
+    trial_id: str
 
 
 def _check_cores(wanted: int) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from raysys.config import RunConfig
 from raysys.configfile import dump_yaml
+from raysys.errors import UserError
 from raysys.runs import new_directory
 from tuning.config import TuneConfig
 from tuning.report import Leaderboard
-from tuning.trial import sweep
+from tuning.trial import sweep, trial_directory
 
 
 class Study:
@@ -20,6 +21,7 @@ class Study:
     study.journal       Optuna's record of proposals and values
     trials/NNN/         history.jsonl of every trial
     leaderboard.json    all trials, kept up to date
+    tuning.html         the search as one page
     best.yaml           the best config, for `raysys train`
     """
 
@@ -34,6 +36,18 @@ class Study:
             UserError: the given directory holds something.
         """
         return Study(new_directory(root, "studies", project, output))
+
+    @staticmethod
+    def open(path: str | Path) -> "Study":
+        """Return the study in a directory.
+
+        Raises:
+            UserError: there is none.
+        """
+        study = Study(Path(path).absolute())
+        if not study.journal.is_file() or not (study.path / "tune.yaml").is_file():
+            raise UserError(f"{path}: no study; it is the directory that raysys tune writes (tune.yaml, study.journal)")
+        return study
 
     @property
     def journal(self) -> Path:
@@ -62,10 +76,13 @@ class Study:
         """Write the best config, with a remark at its head."""
         _write(self.best, f"# {remark}\n{dump_yaml(config.model_dump(mode='json'))}")
 
-    def sweep(self) -> None:
-        """Remove what interrupted trials have left."""
-        for directory in self.trials.glob("*"):
-            sweep(directory)
+    def sweep(self, number: int) -> None:
+        """Remove what a trial that has ended leaves behind, weights and checkpoints."""
+        sweep(trial_directory(self.trials, number))
+
+    def write_page(self, page: str) -> None:
+        """Write the page of the search."""
+        _write(self.path / "tuning.html", page)
 
     def summary(self, board: Leaderboard) -> dict[str, Any]:
         """Return the outcome as plain values, for --json."""

@@ -101,31 +101,58 @@ def candidate(base: Node, values: Mapping[str, Any], metric: str, where: str) ->
 def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
     """Train one configuration in its own directory, from where it was interrupted if it was.
 
-    `report` is called after every validation and may end it; what was reported before an interruption is reported again.
+    `report` is called after every validation and may end it; what came before an interruption is reported again.
     """
     from raysys.training.checkpoint import checkpoints, read_position
-    from raysys.training.fit import describe, run_loop
+    from raysys.training.fit import run_loop
     from raysys.training.loop import read_history
-    from raysys.training.start import resolve
 
     directory = trial_directory(job.directory, number)
     directory.mkdir(parents=True, exist_ok=True)
     with _failure_recorded(directory):
-        config = resolve(candidate(job.base, values, job.metric, f"trial {number}"))
-        standing = Standing(config, job.metric)
-        parameters = describe(config)["parameters"] if "parameters" in job.objectives else 0
+        reporter = Reporter(job, number, values)
 
         def on_epoch(metrics: Metrics) -> None:
-            if standing.update(metrics):
-                costs = {"seconds": metrics["seconds"], "parameters": parameters}
-                found = [{**standing.best, **costs}[name] for name in job.objectives]
-                own = {OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished}
-                report({**metrics, **own, "objectives": found})
+            if (told := reporter.told(metrics)) is not None:
+                report(told)
 
         saved = checkpoints(directory / "checkpoints")
         for metrics in read_history(directory)[: read_position(saved[-1]).epoch] if saved else ():
             on_epoch(metrics)
-        run_loop(config, directory, on_epoch)
+        run_loop(reporter.config, directory, on_epoch)
+
+
+class Reporter:
+    """Says of every validated epoch of a trial how the trial stands."""
+
+    def __init__(self, job: TrialJob, number: int, values: Mapping[str, Any]) -> None:
+        """Take what all trials have in common, and what this one changes."""
+        from raysys.training.fit import describe
+        from raysys.training.start import resolve
+
+        self.config = resolve(candidate(job.base, values, job.metric, f"trial {number}"))
+        self.objectives = job.objectives
+        self.standing = Standing(self.config, job.metric)
+        self._parameters = describe(self.config)["parameters"] if "parameters" in job.objectives else 0
+
+    def told(self, metrics: Metrics) -> dict[str, Any] | None:
+        """Return the metrics of an epoch and what they mean; None if it was not validated."""
+        standing = self.standing
+        if not standing.update(metrics):
+            return None
+        costs = {"seconds": metrics["seconds"], "parameters": self._parameters}
+        known = {**standing.best, **costs}
+        own = {OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished}
+        return {**metrics, **own, "objectives": [known[name] for name in self.objectives]}
+
+
+def read_reports(job: TrialJob, number: int, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return all that a trial has reported."""
+    from raysys.training.loop import read_history
+
+    reporter = Reporter(job, number, values)
+    found = [reporter.told(metrics) for metrics in read_history(trial_directory(job.directory, number))]
+    return [told for told in found if told is not None]
 
 
 def trial_directory(parent: str | Path, number: int) -> Path:

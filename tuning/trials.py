@@ -6,14 +6,15 @@ parameters, and the one before it has failed.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raysys.component import kind_of
 from raysys.errors import UserError
 from tuning.plan import Plan
-from tuning.report import Leaderboard, TrialRecord
+from tuning.report import Leaderboard, TrialRecord, record_of
 from tuning.samplers import NUMBER, REFUSED
 from tuning.searchers import SEARCHERS
 from tuning.stopping import Stopper
@@ -63,11 +64,19 @@ class Trials:
                     self.study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
                 self.study.tell(trial.number, state=TrialState.FAIL)
             elif trial.state.is_finished() and _RECORD in trial.user_attrs:
-                record = TrialRecord(**trial.user_attrs[_RECORD])
+                record = record_of(trial.user_attrs[_RECORD])
                 self.board.trials[record.number] = record
                 self.stopper.ended(None if record.status == "failed" else record.objectives)
         if not waiting and not any(NUMBER in trial.user_attrs for trial in trials):
             self.study.enqueue_trial(self.plan.space_of.default_params())
+
+    @property
+    def left(self) -> bool:
+        """Whether trials are still to be begun, or to go on."""
+        from optuna.trial import TrialState
+
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return bool(waiting) or (self._num_begun() < self.plan.config.num_trials and not self.stopper.reason())
 
     def begin(self) -> Begun | None:
         """Return the next trial; None when the search is over.
@@ -77,7 +86,7 @@ class Trials:
         """
         from optuna.trial import TrialState
 
-        if self.fatal is not None or self._num_begun() >= self.plan.config.num_trials or self.stopper.reason():
+        if self.fatal is not None or not self.left:
             return None
         for _ in range(_MOST_DRAWS):
             trial = self.study.ask()
@@ -113,6 +122,10 @@ class Trials:
     def _num_begun(self) -> int:
         taken = [trial.user_attrs[NUMBER] for trial in self.study.get_trials(deepcopy=False) if _own(trial.user_attrs)]
         return len(set(taken))
+
+    def is_news(self, number: int, report: Mapping[str, Any]) -> bool:
+        """Tell whether a report is of an epoch after those reported."""
+        return report.get("epoch", 0) > self.board.trials[number].epochs
 
     def reported(self, number: int, report: Mapping[str, Any]) -> None:
         """A trial has validated an epoch."""
@@ -154,7 +167,7 @@ def open_study(plan: Plan, journal: Path, name: str) -> "optuna.Study":
     import optuna
 
     config = plan.config
-    searcher = SEARCHERS[config.searcher.kind](config.searcher)  # type: ignore[attr-defined]
+    searcher = SEARCHERS[kind_of(config.searcher)](config.searcher)
     sampler = searcher.sampler(config.seed, config.num_trials, config.max_concurrent, plan.space_of)
     return optuna.create_study(
         storage=storage_of(journal),
@@ -211,9 +224,3 @@ def add_earlier(plan: Plan, study: "optuna.Study", journal: Path) -> int:
 
 def _own(attributes: Mapping[str, Any]) -> bool:
     return NUMBER in attributes and _EARLIER not in attributes
-
-
-def replayed(board: Leaderboard, curves: Callable[[int], Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    """Return the reports of the trials that have ended, in the order of their numbers: what a scheduler has seen."""
-    ended = [record for record in board.trials.values() if record.status in ("finished", "stopped")]
-    return [report for record in sorted(ended, key=lambda r: r.number) for report in curves(record.number)]

@@ -1,4 +1,6 @@
+import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +13,7 @@ from tuning.trial import OBJECTIVE, Standing, TrialJob, read_failure, run_trial,
 @pytest.fixture
 def job(tune_node, tmp_path) -> TrialJob:
     plan = read_plan(tune_node)
-    return TrialJob(plan.base, plan.config.metric, str(tmp_path))
+    return TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(tmp_path))
 
 
 def test_a_trial_reports_every_epoch_with_its_best_so_far(job, tmp_path):
@@ -44,12 +46,51 @@ def test_a_failure_is_recorded_with_its_reason(job, tmp_path):
     assert "training/loop.py" in failure.traceback
 
 
-def test_a_worker_that_died_left_no_reason(tmp_path):
-    assert "died" in read_failure(tmp_path).reason
+def test_who_did_not_fail_has_no_reason(tmp_path):
+    assert read_failure(tmp_path) is None
+
+
+def test_an_interrupted_trial_goes_on_and_tells_all_again(job, tmp_path):
+    """As often as it is interrupted, after an epoch or in the midst of writing one, the end is the same."""
+    whole: list[dict] = []
+    run_trial(job, 0, {"optimizer.learning_rate": 0.01}, whole.append)
+
+    class Killed(BaseException):
+        """What no handler catches, as a signal would end the process."""
+
+    for stop_at in (1, 2, 3):
+        told: list[dict] = []
+
+        def report(found, told=told, stop_at=stop_at):
+            told.append(found)
+            if found["epoch"] == stop_at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            run_trial(job, 1, {"optimizer.learning_rate": 0.01}, report)
+        assert [found["epoch"] for found in told] == list(range(1, stop_at + 1))
+    with (tmp_path / "001" / "history.jsonl").open("a") as file:  # an epoch whose checkpoint never came
+        file.write(json.dumps({**whole[-1], "epoch": 4}) + "\n")
+    again: list[dict] = []
+    run_trial(job, 1, {"optimizer.learning_rate": 0.01}, again.append)
+    assert [_timeless(found) for found in again] == [_timeless(found) for found in whole]
+
+
+def test_costs_are_objectives(job, tmp_path):
+    reports: list[dict] = []
+    run_trial(replace(job, objectives=("rating.rmse", "parameters", "seconds")), 2, {}, reports.append)
+    error, parameters, seconds = reports[-1]["objectives"]
+    assert error == reports[reports[-1]["best_epoch"] - 1]["rating.rmse"]
+    assert parameters == int(parameters) > 1000
+    assert 0 < seconds == reports[-1]["seconds"]
+
+
+def _timeless(report: dict) -> dict:
+    return {name: value for name, value in report.items() if name not in ("seconds", "users_per_second")}
 
 
 def test_a_metric_that_is_not_measured_is_the_users_fault(job, tmp_path):
-    wrong = TrialJob(job.base, "next_item.ndgc@10", job.directory)
+    wrong = replace(job, metric="next_item.ndgc@10")
     with pytest.raises(UserError):
         run_trial(wrong, 0, {}, lambda report: None)
     failure = read_failure(tmp_path / "000")
