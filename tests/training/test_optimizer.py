@@ -146,5 +146,5 @@ def test_without_a_rate_of_their_own_tables_are_in_the_group_they_were_in():
 
 
 def test_a_rate_for_tables_that_are_not_there_is_refused():
-    with pytest.raises(UserError, match="optimizer.table_learning_rate: no embedding table"):
+    with pytest.raises(UserError, match=r"optimizer\.table_learning_rate: no embedding table"):
         build_optimizer(nn.Linear(2, 2), _config(table_learning_rate=0.1))
