@@ -1,3 +1,6 @@
+import json
+import re
+
 import pytest
 import yaml
 
@@ -65,6 +68,7 @@ def test_the_weights_of_tasks_are_searched_as_shares(tune_node):
     space = {"weighting.weights": {"kind": "simplex", "keys": ["next_item", "rating"], "low": 0.05}}
     plan = read_plan({**tune_node, "space": space})
     assert plan.first_values == {"weighting.weights.next_item": 1.0, "weighting.weights.rating": 0.2}
+    assert read_plan({**tune_node, "space": space, "constraints": ["weighting.weights.next_item > 0"]}).constraints
     assert plan.candidate(plan.first_values).weighting.weights == {"next_item": 1.0, "rating": 0.2}
 
 
@@ -151,6 +155,14 @@ REFUSED = {
     ),
     "a constraint on nothing": ({"constraints": ["model.widht > 1"]}, "tune.yaml: constraints", "'model.width'"),
     "a constraint that the base breaks": ({"constraints": ["model.width > 16"]}, "model.width is 16", "in the base"),
+    "a constraint on words": (
+        {
+            "space": {"training.precision": {"kind": "choice", "values": ["float32", "bfloat16"]}},
+            "constraints": ["training.precision > 16"],
+        },
+        "training.precision is 'float32'",
+        "not a number",
+    ),
     "a constraint that is code": ({"constraints": ["print(1) < 2"]}, "constraints", "allowed are"),
     "an unknown searcher": ({"searcher": {"kind": "tpee"}}, "searcher", "did you mean 'tpe'"),
     "a grid without steps": ({"searcher": {"kind": "grid"}}, "tune.yaml: space.", "steps: 4"),
@@ -226,3 +238,11 @@ def test_an_output_that_holds_something_is_refused(tune_file, tmp_path, command)
     code, _, err = command("tune", tune_file(), "-o", tmp_path)
     assert code == 2
     assert "exists and is not empty" in err
+
+
+def test_the_schema_of_a_search_is_whole(command):
+    code, out, err = command("schema", "tune")
+    assert code == 0, err
+    refs = set(re.findall(r'"#/\$defs/(\w+)"', out))
+    assert refs
+    assert refs <= json.loads(out)["$defs"].keys()
