@@ -49,7 +49,9 @@ class OneOf:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"anyOf": [part.Config.model_json_schema() for part in self.registry.values()]}  # type: ignore[attr-defined]
+        # By the handler, so that models inside a part's Config are among the definitions of the whole.
+        configs = [part.Config for part in self.registry.values()]  # type: ignore[attr-defined]
+        return {"anyOf": [handler(config.__pydantic_core_schema__) for config in configs]}
 
     def validate(self, value: Any) -> FrozenConfig:
         """Return the Config that `value` (a mapping with the tag, or a Config already) describes."""

@@ -111,10 +111,10 @@ class Constraint:
 
 
 def check_constraints(constraints: Sequence[Constraint], base: Node, others: Sequence[Node]) -> None:
-    """Check constraints before a search starts, against its base and configs of other kinds that it may come to.
+    """Check constraints before a search starts, against its base and other configs that it may come to.
 
     Raises:
-        UserError: a path leads nowhere in any of them, or the base itself does not satisfy one.
+        UserError: a path leads nowhere in any of them, or to no number in one, or the base does not satisfy one.
     """
     for constraint in constraints:
         for path in constraint.paths:
@@ -126,6 +126,8 @@ def check_constraints(constraints: Sequence[Constraint], base: Node, others: Seq
         if not constraint.holds(base):
             values = ", ".join(f"{path} is {value_at(base, path)}" for path in dict.fromkeys(constraint.paths))
             raise UserError(f"constraints: {constraint.text!r} does not hold in the base ({values})")
+        for node in others:
+            constraint.holds(node)  # they need not satisfy it, but it must make sense
 
 
 def _number_paths(node: Any, above: str) -> list[str]:

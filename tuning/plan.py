@@ -16,7 +16,7 @@ from tuning.distribution import Distribution
 from tuning.objectives import COSTS, PICKS, Objectives, Pick
 from tuning.schedulers import SCHEDULERS
 from tuning.searchers import SEARCHERS
-from tuning.space import Space, is_kind
+from tuning.space import Space
 from tuning.trial import candidate
 
 
@@ -171,15 +171,15 @@ def _check_parts(plan: Plan) -> None:
     scheduler.options(plan.most_epochs)
     SEARCHERS[kind_of(config.searcher)](config.searcher).check(plan.space_of, len(metrics))
     PICKS[kind_of(config.pick)](config.pick).check(metrics)
-    check_constraints(plan.constraints, plan.base, [_resolved(plan, kinds) for kinds in _other_kinds(plan)])
+    if plan.constraints:
+        check_constraints(plan.constraints, plan.base, [_resolved(plan, values) for values in _variants(plan)])
 
 
-def _other_kinds(plan: Plan) -> list[dict[str, Any]]:
-    """Return the kinds that the space may choose, each with those around it: values by path."""
+def _variants(plan: Plan) -> list[dict[str, Any]]:
+    """Return what each path may hold, with the kinds around it: values by path."""
     return [
         {**context, **tried}
         for path, part in plan.space.items()
-        if is_kind(path)
         for context in plan.space_of.contexts(path)
         for tried in part.tries(path)
     ]

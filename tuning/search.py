@@ -56,7 +56,7 @@ def search(
             console.print(f"  {added} trials of {warm_start} are known from before", markup=False)
         return _run(plan, study)
     except UserError:
-        if not any(study.trials.glob("*/history.jsonl")):
+        if not study.leaderboard.is_file():  # nothing was tried
             shutil.rmtree(study.path)
         raise
 
@@ -70,11 +70,12 @@ def _run(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
     trials = _run_trials(plan, study)
     board = trials.board
     if trials.fatal is not None:
+        study.leaderboard.unlink(missing_ok=True)
         raise UserError(f"{plan.where}: {trials.fatal}")
     print_leaderboard(board)
     if not board.ended():
         reasons = "; ".join(sorted({trial.reason or "no reason" for trial in board.trials.values()}))
-        raise UserError(f"{plan.where}: every trial failed ({reasons}); see {study.path / 'leaderboard.json'}")
+        raise UserError(f"{plan.where}: every trial failed ({reasons}); see {study.leaderboard}")
     best = board.best
     assert best is not None
     pairs = zip(plan.objectives.metrics, best.objectives or (), strict=True)
@@ -88,6 +89,8 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
     cluster.prepare_environment()
     # Otherwise Tune ends the search on Ctrl-C as if it were complete.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    # A trial that failed before its first epoch ends without a metric.
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     with cluster.connected(), _quiet(), Observer(plan, study) as observer:
         _check_cores(plan.config.cpus_per_trial)
         trials = Trials(plan, open_study(plan, study.journal, study.path.name), observer.changed)

@@ -135,8 +135,7 @@ class GaussianProcess(Searcher):
         """Return Optuna's Gaussian process sampler; it knows of trials that run."""
         from optuna.samplers import GPSampler
 
-        startup = _startup(self.config, num_trials)
-        return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        return GPSampler(seed=seed, n_startup_trials=_startup(self.config, num_trials))
 
 
 class CmaEs(Searcher):

@@ -43,6 +43,12 @@ class Space:
                 values |= part.values(path, params)
         return values
 
+    def values(self, params: Params) -> dict[str, Any]:
+        """Return the values by path that a trial with Optuna's parameters has, as `suggest` returned them."""
+        from optuna.trial import FixedTrial
+
+        return self.suggest(FixedTrial(params))
+
     def default_params(self) -> Params:
         """Return Optuna's parameters under which the base is drawn; without those whose value in the base cannot be."""
         found: Params = {}

@@ -14,9 +14,9 @@ class StopConfig(FrozenConfig):
     seconds: float | None = Field(None, gt=0)
     """Time after which no trial begins; those that run go on to their end."""
     plateau: int | None = Field(None, ge=1)
-    """Ended trials in a row that brought no improvement; with several objectives, none that no other beats in all."""
+    """Ended trials in a row without an improvement: one that is better than each before it, in some objective."""
     tolerance: float = Field(0.0, ge=0)
-    """By how much a trial must be better to count as an improvement."""
+    """By how much it must be better to count; smaller steps add up."""
 
 
 class Stopper:
@@ -34,6 +34,8 @@ class Stopper:
         self._signs = [-1.0 if lower else 1.0 for lower in lower_is_better]
         self._clock = clock
         self._begun = clock() - spent
+        # The improvements that no later one covers. What is within the tolerance of them is left out, or small steps
+        # would never add up.
         self._front: list[tuple[float, ...]] = []
         self._stale = 0
 
@@ -50,8 +52,6 @@ class Stopper:
         point = tuple(sign * value for sign, value in zip(self._signs, values, strict=True))
         if all(self._improves(point, best) for best in self._front):
             self._stale = 0
-        if all(any(own > other for own, other in zip(point, best, strict=True)) for best in self._front):
-            # Kept even where it is no improvement worth the name: otherwise many small steps would never add up.
             self._front = [best for best in self._front if not _covers(point, best)] + [point]
 
     def reason(self) -> str | None:

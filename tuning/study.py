@@ -60,6 +60,11 @@ class Study:
         return self.path / "trials"
 
     @property
+    def leaderboard(self) -> Path:
+        """All trials."""
+        return self.path / "leaderboard.json"
+
+    @property
     def best(self) -> Path:
         """The config that the search found."""
         return self.path / "best.yaml"
@@ -70,7 +75,7 @@ class Study:
 
     def write_leaderboard(self, board: Leaderboard) -> None:
         """Write how the trials stand."""
-        _write(self.path / "leaderboard.json", json.dumps(board.to_json(), indent=1))
+        _write(self.leaderboard, json.dumps(board.to_json(), indent=1))
 
     def write_best(self, config: RunConfig, remark: str) -> None:
         """Write the best config, with a remark at its head."""

@@ -1,3 +1,6 @@
+import json
+import re
+
 import pytest
 import yaml
 
@@ -37,11 +40,54 @@ def test_a_kind_is_set_before_what_lies_inside_it(tune_node):
     assert config.adapt.kind == "heads"
 
 
+SHARING = {
+    "model.sharing.kind": {"kind": "choice", "values": ["shared_bottom", "mmoe", "ple"]},
+    "model.sharing[ple].num_own": {"kind": "int", "low": 1, "high": 3},
+    "model.sharing[mmoe].num_experts": {"kind": "int", "low": 2, "high": 8},
+    "model.sharing.hidden": {"kind": "choice", "values": [16, 32]},
+}
+
+
+def test_every_kind_of_the_space_makes_a_train_config(tune_node, base_node):
+    base = {**base_node, "model": {**base_node["model"], "sharing": {"kind": "mmoe", "num_experts": 3, "dropout": 0.4}}}
+    plan = read_plan({**tune_node, "base": base, "space": SHARING, "constraints": ["model.sharing[ple].num_own < 3"]})
+    assert plan.first_values == {"model.sharing.kind": "mmoe", "model.sharing[mmoe].num_experts": 3}
+    seen = set()
+    for params in plan.space_of.grid():
+        values = plan.space_of.values(params)
+        sharing = plan.candidate(values).model.sharing
+        assert sharing.kind == values["model.sharing.kind"]
+        assert sharing.hidden == values["model.sharing.hidden"]
+        assert sharing.dropout == (0.4 if sharing.kind == "mmoe" else 0.1), "another kind has its own defaults"
+        assert plan.allows(plan.candidate(values)) == (getattr(sharing, "num_own", 1) < 3)
+        seen.add((sharing.kind, getattr(sharing, "num_own", None), getattr(sharing, "num_experts", None)))
+    assert len(seen) == plan.space_of.size() / 2 == 1 + 3 + 7
+
+
+def test_the_weights_of_tasks_are_searched_as_shares(tune_node):
+    space = {"weighting.weights": {"kind": "simplex", "keys": ["next_item", "rating"], "low": 0.05}}
+    plan = read_plan({**tune_node, "space": space})
+    assert plan.first_values == {"weighting.weights.next_item": 1.0, "weighting.weights.rating": 0.2}
+    assert read_plan({**tune_node, "space": space, "constraints": ["weighting.weights.next_item > 0"]}).constraints
+    assert plan.candidate(plan.first_values).weighting.weights == {"next_item": 1.0, "rating": 0.2}
+
+
+def test_several_objectives_are_told(tune_node):
+    node = {key: value for key, value in tune_node.items() if key != "metric"}
+    objectives = [{"metric": "parameters"}, {"metric": "rating.rmse"}, {"metric": "next_item.ndcg@10"}]
+    plan = read_plan({**node, "objectives": objectives})
+    assert (plan.metric, plan.lower_is_better) == ("rating.rmse", True)
+    assert plan.candidate({}).training.early_stopping.metric == "rating.rmse"
+    assert describe(plan)["metric"] == (
+        "parameters (lower is better); rating.rmse (lower is better); next_item.ndcg@10 (higher is better)"
+    )
+
+
 def test_settings_reach_into_the_search_and_its_base(tune_file):
     settings = ["num_trials=2", "base.training.epochs=7", "space={model.dropout: {kind: choice, values: [0.0, 0.5]}}"]
     plan = read_plan(tune_file(), settings, root="elsewhere")
     assert (plan.config.num_trials, plan.most_epochs, plan.base["root"]) == (2, 7, "elsewhere")
-    assert {path: part.probes() for path, part in plan.space.items()} == {"model.dropout": (0.0, 0.5)}
+    assert plan.space["model.dropout"].probes() == (0.0, 0.5)
 
 
 def test_the_longest_trial_sets_the_most_epochs(tune_node):
@@ -82,6 +128,69 @@ REFUSED = {
     "a training metric": ({"metric": "loss/next_item"}, "metric", "TASK.METRIC"),
     "a task that is not trained": ({"metric": "nextitem.ndcg@10"}, "metric", "did you mean 'next_item'"),
     "a depth that is not measured": ({"metric": "next_item.ndcg@7"}, "metric", "5, 10"),
+    "a kind that the space does not offer": (
+        {
+            "space": {
+                "model.backbone.kind": {"kind": "choice", "values": ["sasrec", "gru"]},
+                "model.backbone[hstu].num_blocks": {"kind": "int", "low": 1, "high": 2},
+            }
+        },
+        "space.model.backbone[hstu].num_blocks",
+        "nor does the space offer it",
+    ),
+    "a key that another kind has not": (
+        {
+            "space": {
+                "model.sharing.kind": {"kind": "choice", "values": ["shared_bottom", "ple"]},
+                "model.sharing.num_own": {"kind": "int", "low": 1, "high": 2},
+            }
+        },
+        "space.model.sharing.num_own",
+        "unknown key 'num_own'",
+    ),
+    "shares of what has none": (
+        {"space": {"model": {"kind": "simplex", "keys": ["width", "dropuot"]}}},
+        "space.model:",
+        "did you mean 'dropout'",
+    ),
+    "a constraint on nothing": ({"constraints": ["model.widht > 1"]}, "tune.yaml: constraints", "'model.width'"),
+    "a constraint that the base breaks": ({"constraints": ["model.width > 16"]}, "model.width is 16", "in the base"),
+    "a constraint on words": (
+        {
+            "space": {"training.precision": {"kind": "choice", "values": ["float32", "bfloat16"]}},
+            "constraints": ["training.precision > 16"],
+        },
+        "training.precision is 'float32'",
+        "not a number",
+    ),
+    "a constraint that is code": ({"constraints": ["print(1) < 2"]}, "constraints", "allowed are"),
+    "an unknown searcher": ({"searcher": {"kind": "tpee"}}, "searcher", "did you mean 'tpe'"),
+    "a grid without steps": ({"searcher": {"kind": "grid"}}, "tune.yaml: space.", "steps: 4"),
+    "a metric beside objectives": ({"objectives": [{"metric": "seconds"}]}, "metric", "either"),
+    "no metric": ({"metric": None}, "metric", "either"),
+    "objectives of a task that is not trained": (
+        {"metric": None, "objectives": [{"metric": "seconds"}, {"metric": "clik.auc"}]},
+        "metric: 'clik.auc'",
+        "tasks: next_item, rating",
+    ),
+    "a scheduler of one metric for two": (
+        {
+            "metric": None,
+            "objectives": [{"metric": "seconds"}, {"metric": "rating.rmse"}],
+            "scheduler": {"kind": "median"},
+        },
+        "scheduler: median",
+        "not 2",
+    ),
+    "a rule that names no objective": (
+        {
+            "metric": None,
+            "objectives": [{"metric": "seconds"}, {"metric": "rating.rmse"}],
+            "pick": {"kind": "weighted", "weights": {"second": 1}},
+        },
+        "pick.weights: 'second'",
+        "did you mean 'seconds'",
+    ),
     "an unknown key": ({"num_trails": 3}, "num_trails", "did you mean 'num_trials'"),
     "no base": ({"base": None}, "base", "a train config is expected"),
     "a base that is not there": ({"base": "nowhere.yaml"}, "nowhere.yaml", "no such config file"),
@@ -129,3 +238,11 @@ def test_an_output_that_holds_something_is_refused(tune_file, tmp_path, command)
     code, _, err = command("tune", tune_file(), "-o", tmp_path)
     assert code == 2
     assert "exists and is not empty" in err
+
+
+def test_the_schema_of_a_search_is_whole(command):
+    code, out, err = command("schema", "tune")
+    assert code == 0, err
+    refs = set(re.findall(r'"#/\$defs/(\w+)"', out))
+    assert refs
+    assert refs <= json.loads(out)["$defs"].keys()

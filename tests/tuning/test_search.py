@@ -69,7 +69,7 @@ def test_poor_trials_are_stopped(found):
 
 def test_nothing_but_the_record_is_kept(found):
     names = {path.name for path in found.path.iterdir()}
-    assert names == {"tune.yaml", "study.journal", "trials", "leaderboard.json", "best.yaml"}
+    assert names == {"tune.yaml", "study.journal", "trials", "leaderboard.json", "tuning.html", "best.yaml"}
     assert {path.name for path in found.path.glob("trials/*/*")} == {"history.jsonl"}
 
 

@@ -37,20 +37,29 @@ def searcher_of(kind: str, **config) -> Searcher:
     return SEARCHERS[kind](OneOf(SEARCHERS).validate({"kind": kind, **config}))
 
 
-def run(path, kind, space, count, directions=("maximize",), name="s", seed=7) -> list[dict]:
-    """Go on with a study as a new process would, for so many trials; returns the parameters of all."""
+def open_study(path, kind, space, directions=("maximize",), seed=7) -> optuna.Study:
+    """Open a study as a new process would."""
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     sampler = searcher_of(kind).sampler(seed, 12, 1, space)
     study = optuna.create_study(
-        storage=storage, study_name=name, directions=list(directions), sampler=sampler, load_if_exists=True
+        storage=storage, study_name="s", directions=list(directions), sampler=sampler, load_if_exists=True
     )
     if not study.trials:
         study.enqueue_trial(space.default_params())
+    return study
+
+
+def score(values) -> float:
+    return values["w.a"] - (values["x"] - 0.3) ** 2 + 0.1 * values.get("part[two].own", 0)
+
+
+def run(path, kind, space, count, directions=("maximize",), seed=7) -> list[dict]:
+    """Go on with a study for so many trials; returns the parameters of all."""
+    study = open_study(path, kind, space, directions, seed)
     for _ in range(count):
         trial = study.ask()
         values = space.suggest(trial)
-        score = values["w.a"] - (values["x"] - 0.3) ** 2 + 0.1 * values.get("part[two].own", 0)
-        study.tell(trial, [score, values["y"]][: len(directions)])
+        study.tell(trial, [score(values), values["y"]][: len(directions)])
     return [trial.params for trial in study.get_trials()]
 
 
@@ -63,6 +72,39 @@ def test_an_interrupted_search_is_the_same_search(kind, tmp_path):
     assert whole[0]["x"] == 0.5
     assert len({tuple(params.items()) for params in whole}) == 12
     assert run(tmp_path / "other", kind, space, 12, seed=8)[1:] != whole[1:]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_SEARCHERS)
+def test_a_trial_that_was_interrupted_is_taken_up(kind, tmp_path):
+    """The storage holds what was drawn for it, so the search goes on with the same number and values."""
+    space = space_of(NUMBERS if kind == "cmaes" else KINDS)
+    whole = run(tmp_path / "whole", kind, space, 9)
+    run(tmp_path / "parts", kind, space, 5)
+    values = space.suggest(open_study(tmp_path / "parts", kind, space).ask())
+    study = open_study(tmp_path / "parts", kind, space)
+    (running,) = study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+    assert space.values(running.params) == values
+    study.tell(running.number, score(values))
+    assert run(tmp_path / "parts", kind, space, 3) == whole
+
+
+def test_configs_that_are_not_allowed_are_passed_over_the_same_way(tmp_path):
+    """Pruned trials, as a search tells of what its constraints forbid, with one objective and with two."""
+    space = space_of(KINDS)
+    for directions in (["maximize"], ["maximize", "minimize"]):
+        seen = []
+        for name, rests in (("whole", (14,)), ("parts", (6, 8))):
+            for rest in rests:
+                study = open_study(tmp_path / f"{name}{len(directions)}", "tpe", space, directions)
+                for _ in range(rest):
+                    trial = study.ask()
+                    values = space.suggest(trial)
+                    if values["x"] > 0.6:
+                        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    else:
+                        study.tell(trial, [score(values), values["y"]][: len(directions)])
+            seen.append([(trial.params, trial.state) for trial in study.get_trials()])
+        assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "gp", "grid"])

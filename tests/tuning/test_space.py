@@ -4,7 +4,6 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FixedTrial
 
 from raysys.configfile import build
 from raysys.errors import UserError
@@ -175,7 +174,7 @@ def test_the_weights_of_the_base_are_drawn_again(base):
     space = simplex(base)
     own = {f"w.{key}": base.get(key, 1) for key in "abc"}
     assert space.default_values() == pytest.approx(own, abs=1e-4 * sum(own.values()))
-    assert space.suggest(FixedTrial(space.default_params())) == space.default_values()
+    assert space.values(space.default_params()) == space.default_values()
 
 
 def test_a_share_below_the_least_is_not_drawn():
@@ -191,7 +190,7 @@ def test_a_grid_is_every_point_once():
     assert space.size() == len(points) == 2 * (1 + 3 + 2)
     assert len({tuple(sorted(point.items())) for point in points}) == len(points)
     for point in points:
-        assert space.suggest(FixedTrial(point)) == point
+        assert space.values(point) == point
 
 
 def test_ranges_of_a_grid_have_steps():
@@ -216,7 +215,7 @@ def test_ranges_of_a_grid_have_steps():
 
 def test_a_grid_shares_out_the_parts_of_a_simplex():
     space = simplex(steps=3, total=3)
-    found = sorted(tuple(space.suggest(FixedTrial(point)).values()) for point in space.grid())
+    found = sorted(tuple(space.values(point).values()) for point in space.grid())
     expected = [(a, b, 3 - a - b) for a in range(4) for b in range(4 - a)]
     assert space.size() == len(expected)
     assert np.allclose(found, expected, atol=1e-4)

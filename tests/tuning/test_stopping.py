@@ -62,6 +62,7 @@ def test_failed_trials_improve_nothing():
 
 def test_an_improvement_must_be_worth_it():
     values = [[0.1], [0.1005], [0.1009], [0.102], [0.102]]
+    assert stale_after([[0.1 + 0.0006 * step] for step in range(20)], plateau=2, tolerance=0.001) is None, "they add up"
     assert stale_after(values, plateau=2, tolerance=0.001) == 3
     assert stale_after(values, plateau=2) is None
 
