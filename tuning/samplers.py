@@ -12,9 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning.distribution import Params
 
-NUMBER, REFUSED = "number", "refused"
-"""Attributes of trials: the search's own number, which a trial keeps when it goes on as another one of Optuna's; and
-that a trial was drawn and not begun."""
+NUMBER = "number"
+"""Attribute of trials: the search's own number, which a trial keeps when it goes on as another one of Optuna's."""
 
 
 class Reseeded(BaseSampler):
@@ -63,7 +62,7 @@ def _draws_before(study: Study, trial: FrozenTrial) -> int:
     again = {other.user_attrs.get(NUMBER): place for place, other in enumerate(trials)}
     count = 0
     for place, other in enumerate(trials[:-1]):
-        failed = other.state == TrialState.FAIL and REFUSED not in other.user_attrs
+        failed = other.state == TrialState.FAIL
         last = again[other.user_attrs.get(NUMBER)] == place and NUMBER in other.user_attrs
         count += not failed or last
     return count

@@ -70,7 +70,8 @@ def _run(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
     trials = _run_trials(plan, study)
     board = trials.board
     if trials.fatal is not None:
-        study.leaderboard.unlink(missing_ok=True)
+        if not board.ended():
+            study.leaderboard.unlink(missing_ok=True)
         raise UserError(f"{plan.where}: {trials.fatal}")
     print_leaderboard(board)
     if not board.ended():
@@ -102,6 +103,8 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
                 _tuner(plan, study, trials, job).fit()
         finally:
             shutil.rmtree(study.path / "ray", ignore_errors=True)
+            for number in trials.ended_numbers:  # a trial that was stopped may have been writing still
+                study.sweep(number)
             study.write_leaderboard(trials.board)
             write_page(plan, study, trials, job)
     if reason := trials.stopper.reason():
@@ -137,8 +140,10 @@ def _tuner(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> "Tuner":
 def _trial(config: dict[str, Any], job: TrialJob) -> None:
     from ray import tune
 
-    with contextlib.suppress(Exception):  # recorded beside the trial; only a process that dies is begun again
+    try:
         run_trial(job, config["number"], config["values"], tune.report)
+    except Exception:  # recorded beside the trial; only a process that dies is begun again
+        tune.report({"failed": True})  # Tune prints of trials that have reported nothing
 
 
 def _proposals(study: Study, trials: Trials, mode: str) -> "Searcher":
@@ -159,12 +164,14 @@ def _proposals(study: Study, trials: Trials, mode: str) -> "Searcher":
             return {"number": begun.number, "values": begun.values}
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-            trials.reported(self.numbers[trial_id], _unflattened(result))
+            number = self.numbers[trial_id]
+            if trials.is_news(number, result):
+                trials.reported(number, _unflattened(result))
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             number = self.numbers[trial_id]
-            if result and trials.is_news(number, result):  # Tune hands the last report over here
-                trials.reported(number, _unflattened(result))
+            if result:  # Tune hands the last report over here
+                self.on_trial_result(trial_id, result)
             failure = read_failure(trial_directory(study.trials, number))
             trials.ended(number, failure or (DIED if error else None))
             study.sweep(number)

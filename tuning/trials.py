@@ -6,6 +6,7 @@ parameters, and the one before it has failed.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,15 +16,15 @@ from raysys.component import kind_of
 from raysys.errors import UserError
 from tuning.plan import Plan
 from tuning.report import Leaderboard, TrialRecord, record_of
-from tuning.samplers import NUMBER, REFUSED
-from tuning.searchers import SEARCHERS
+from tuning.samplers import NUMBER
+from tuning.searchers import SEARCHERS, Searcher
 from tuning.stopping import Stopper
 from tuning.trial import Failure
 
 if TYPE_CHECKING:
     import optuna
 
-_RECORD, _VALUES, _EARLIER = "record", "values", "from"  # attributes of Optuna's trials
+_RECORD, _EARLIER, _REFUSED = "record", "from", "refused"  # attributes of Optuna's trials
 _SPENT = "seconds"  # attribute of the study
 _MOST_DRAWS = 100
 
@@ -47,7 +48,9 @@ class Trials:
         self.stopper = Stopper(plan.config.stop, plan.objectives.lower_is_better, spent=spent)
         self.board = Leaderboard(plan.objectives, plan.pick)
         self.fatal: str | None = None
-        """Why no trial of this search could succeed."""
+        """Why the search cannot go on."""
+        most = searcher_of(plan).most_trials(plan.space_of)
+        self._most_trials = min(plan.config.num_trials, plan.config.num_trials if most is None else most)
         self._running: dict[int, tuple[optuna.Trial, float]] = {}
         self._take_up()
 
@@ -71,48 +74,46 @@ class Trials:
             self.study.enqueue_trial(self.plan.space_of.default_params())
 
     @property
+    def ended_numbers(self) -> list[int]:
+        """The trials that will not go on."""
+        return [number for number, record in self.board.trials.items() if record.status != "running"]
+
+    @property
     def left(self) -> bool:
         """Whether trials are still to be begun, or to go on."""
         from optuna.trial import TrialState
 
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return bool(waiting) or (self._num_begun() < self.plan.config.num_trials and not self.stopper.reason())
+        return bool(waiting) or (self._num_begun() < self._most_trials and not self.stopper.reason())
 
     def begin(self) -> Begun | None:
-        """Return the next trial; None when the search is over.
-
-        Raises:
-            UserError: hardly any draw satisfies the constraints.
-        """
+        """Return the next trial; None when the search is over."""
         from optuna.trial import TrialState
 
         if self.fatal is not None or not self.left:
             return None
         for _ in range(_MOST_DRAWS):
             trial = self.study.ask()
-            values = trial.user_attrs.get(_VALUES)
-            if values is None:
-                values = self.plan.space_of.suggest(trial)
-                try:
-                    allowed = self.plan.allows(self.plan.candidate(values))
-                except UserError:  # values that exclude each other
-                    allowed = False
-                if not allowed:
-                    trial.set_user_attr(REFUSED, True)
-                    self.study.tell(trial, state=TrialState.FAIL)
-                    continue
+            values = self.plan.space_of.suggest(trial)
+            if NUMBER not in trial.user_attrs and not self._allowed(values):
+                trial.set_user_attr(_REFUSED, True)
+                self.study.tell(trial, state=TrialState.PRUNED)  # the searcher shall keep away from there
+                continue
             return self._begun(trial, values)
-        raise UserError(
-            f"{self.plan.where}: constraints: {_MOST_DRAWS} draws in a row broke them or were refused by the config; "
-            "narrow the space"
-        )
+        self.fatal = f"constraints: {_MOST_DRAWS} draws in a row broke them or made no valid config; narrow the space"
+        return None
+
+    def _allowed(self, values: dict[str, Any]) -> bool:
+        try:
+            return self.plan.allows(self.plan.candidate(values))
+        except UserError:  # values that exclude each other
+            return False
 
     def _begun(self, trial: "optuna.Trial", values: dict[str, Any]) -> Begun:
         number = trial.user_attrs.get(NUMBER)
         if number is None:
             number = self._num_begun()
-            trial.set_user_attr(_VALUES, values)
-            trial.set_user_attr(NUMBER, number)  # last: with it the trial can go on
+            trial.set_user_attr(NUMBER, number)
         self._running[number] = trial, time.monotonic()
         record = TrialRecord(number, values)
         self.board.trials[number] = record
@@ -167,8 +168,7 @@ def open_study(plan: Plan, journal: Path, name: str) -> "optuna.Study":
     import optuna
 
     config = plan.config
-    searcher = SEARCHERS[kind_of(config.searcher)](config.searcher)
-    sampler = searcher.sampler(config.seed, config.num_trials, config.max_concurrent, plan.space_of)
+    sampler = searcher_of(plan).sampler(config.seed, config.num_trials, config.max_concurrent, plan.space_of)
     return optuna.create_study(
         storage=storage_of(journal),
         sampler=sampler,
@@ -176,6 +176,11 @@ def open_study(plan: Plan, journal: Path, name: str) -> "optuna.Study":
         directions=plan.objectives.directions,
         load_if_exists=True,
     )
+
+
+def searcher_of(plan: Plan) -> Searcher:
+    """Return what proposes the trials of a search."""
+    return SEARCHERS[kind_of(plan.config.searcher)](plan.config.searcher)
 
 
 def storage_of(journal: Path) -> "optuna.storages.BaseStorage":
@@ -207,8 +212,9 @@ def add_earlier(plan: Plan, study: "optuna.Study", journal: Path) -> int:
     for trial in earlier.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         fixed = optuna.trial.FixedTrial(trial.params)
         try:
-            plan.space_of.suggest(fixed)
-        except ValueError:  # another space
+            with warnings.catch_warnings(action="error"):  # of values out of range
+                plan.space_of.suggest(fixed)
+        except (ValueError, UserWarning):  # another space
             continue
         if fixed.params == trial.params and not any(map(math.isnan, trial.values)):
             known = optuna.create_trial(
