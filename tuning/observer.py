@@ -3,6 +3,7 @@
 import time
 from types import TracebackType
 
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
@@ -61,11 +62,11 @@ class Observer:
         head = f"{_num_ended(self.board)}/{self.plan.config.num_trials} trial {trial.number} {trial.status}"
         return f"{head}: {found}{mark} ({values}; {trial.seconds:.1f} s)"
 
-    def _table(self) -> Table:
+    def _table(self) -> Group:
         """Return how the search stands: counts, time left, the trials that run and the best."""
         board, config = self.board, self.plan.config
         counts = ", ".join(f"{count} {status}" for status, count in board.counts().items() if count)
-        table = Table(title=f"{counts} of {config.num_trials} trials{self._left()}", title_justify="left")
+        table = Table()
         for name in ("trial", "status", "epoch", *board.objectives.metrics):
             table.add_column(name, justify="left" if name == "status" else "right")
         running = [trial for trial in board.trials.values() if trial.status == "running"]
@@ -73,7 +74,7 @@ class Observer:
             epoch = f"{trial.epochs} of {self.plan.most_epochs}" if trial.status == "running" else str(trial.best_epoch)
             found = trial.objectives or (None,) * len(board.objectives.metrics)
             table.add_row(str(trial.number), trial.status, epoch, *map(show, found))
-        return table
+        return Group(f"{counts} of {config.num_trials} trials{self._left()}", table)
 
     def _left(self) -> str:
         """Return the time that the rest will take at the pace so far."""

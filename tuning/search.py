@@ -156,6 +156,9 @@ def _proposals(study: Study, trials: Trials, mode: str) -> "Searcher":
             super().__init__(metric=OBJECTIVE, mode=mode)
             self.numbers: dict[str, int] = {}
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Searcher, ()  # Tune pickles its parts for a restore that never happens here
+
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             begun = trials.begin()
             if begun is None:

@@ -1,5 +1,6 @@
 """Real searches in a real Ray."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
 
 import raysys
 from raysys.config import RunConfig
 from raysys.configfile import build, read_yaml
 from raysys.errors import UserError
+from tuning import observer
 from tuning.command import tune_study
 from tuning.plan import read_plan
 
@@ -122,6 +125,17 @@ def test_a_failing_trial_is_recorded_and_survived(tune_node, ray_cluster, tmp_pa
     assert captured.out == ""
     assert "failed: FloatingPointError" in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_a_terminal_sees_how_the_search_stands(tune_node, ray_cluster, tmp_path, monkeypatch):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120, color_system=None)
+    monkeypatch.setattr(observer, "console", terminal)
+    search({**tune_node, "num_trials": 2}, tmp_path / "study")
+    told = screen.getvalue()
+    assert "1 running of 2 trials" in told
+    assert "1 running, 1 finished of 2 trials, about" in told
+    assert "2/2 trial 1" in told
 
 
 def test_nothing_is_found_where_every_trial_fails(tune_node, base_node, ray_cluster, tmp_path):
