@@ -55,6 +55,9 @@ class TrainingConfig(FrozenConfig):
     early_stopping: EarlyStopping | None = EarlyStopping()
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints; one is written after every epoch in any case."""
+    include_validation: bool = False
+    """Whether validation events are trained on too: for a last training with settings that are known to be good. Then
+    nothing tells which epoch is best, so the last one is kept, and probabilities are not calibrated."""
     max_failures: int = Field(3, ge=0)
     """Restarts from the last checkpoint when workers die."""
 

@@ -31,6 +31,10 @@ def tune(
     warm_start: Annotated[
         str | None, typer.Option(metavar="STUDY", help="Let the searcher know the trials of an earlier study.")
     ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Train the winner on train plus validation, test it, and name it `candidate`."),
+    ] = False,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
@@ -56,10 +60,18 @@ def tune(
         study, board = search.resume(plan, Study.open(resume))
     else:
         study, board = search.search(plan, output, warm_start)
+    best = board.best
+    run = None
+    if refit and best is not None:
+        from tuning.refit import refit as train_winner
+
+        run = train_winner(plan, best)
     if json:
-        print_json(study.summary(board))
-    else:
-        print(study.best)
+        print_json(study.summary(board) | ({"run": str(run.path)} if run is not None else {}))
+        return
+    print(study.best)
+    if run is not None:
+        print(run.path)
 
 
 def _refuse_beside_resume(given: Mapping[str, Any]) -> None:

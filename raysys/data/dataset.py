@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -87,9 +88,11 @@ class Manifest(BaseModel):
 class Dataset:
     """One version of a dataset, opened for reading."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, trains_on_validation: bool = False) -> None:
         self.path = path
         self.manifest = manifest
+        self.trains_on_validation = trains_on_validation
+        """Whether events of the validation period count as training, and nothing is left to validate with."""
 
     @staticmethod
     def open(path: str | Path) -> "Dataset":
@@ -116,6 +119,13 @@ class Dataset:
             )
         return Dataset(whole, manifest)
 
+    def with_validation(self) -> "Dataset":
+        """Return the same with the validation period as part of training: for a last training before a release.
+
+        Items that came in that period stay unknown, and popularity stays that of the training period.
+        """
+        return Dataset(self.path, self.manifest, trains_on_validation=True)
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The item vocabulary."""
@@ -129,7 +139,13 @@ class Dataset:
     @property
     def rows(self) -> pa.Table:
         """Event and token counts per user (ROWS), in shard order."""
-        return read_arrow(self.path / "rows.arrow")
+        table = read_arrow(self.path / "rows.arrow")
+        for name in ("events", "tokens") if self.trains_on_validation else ():
+            train, valid = f"train_{name}", f"valid_{name}"
+            both = pc.add(table[train], table[valid])
+            table = table.set_column(table.column_names.index(train), train, both)
+            table = table.set_column(table.column_names.index(valid), valid, pc.subtract(table[valid], table[valid]))
+        return table
 
     @property
     def users_path(self) -> Path:

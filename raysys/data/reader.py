@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysys.data.columns import Values, values_of
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
-from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX
+from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX, Split
 
 _USERS_AT_A_TIME = 4096
 
@@ -51,6 +51,10 @@ class ShardReader:
         self._tables = [read_arrow(path) for path in dataset.shard_paths]
         self._first_row = np.cumsum([0, *(table.num_rows for table in self._tables)])
         self._lists = [{name: _flat(table[name]) for name in self._names} for table in self._tables]
+        if dataset.trains_on_validation:
+            for lists in self._lists:
+                offsets, marks = lists["marks"]
+                lists["marks"] = offsets, np.where(marks == Split.VALID, np.int8(Split.TRAIN), marks)
 
     @property
     def shard_of_row(self) -> np.ndarray:

@@ -66,7 +66,7 @@ def resume(path: str | Path) -> Run:
 def describe(config: RunConfig) -> dict[str, Any]:
     """Tell what `train` would do, without doing it: for --dry-run."""
     config = resolve(config)
-    dataset = Dataset.open(str(config.dataset))
+    dataset = open_dataset(config)
     network = MultiTask(config.model, config.tasks, dataset.manifest)
     parameters = sum(p.numel() for p in network.parameters())
     users = len(dataset.rows_with_targets(Split.TRAIN))
@@ -92,7 +92,7 @@ def run_loop(config: RunConfig, directory: Path, on_epoch: Callable[[dict[str, f
     load_plugins(list(config.plugins), "config")
     parallel = Parallel.current(config.training.gpu)
     torch.set_num_threads(config.training.threads)
-    dataset = Dataset.open(str(config.dataset))
+    dataset = open_dataset(config)
     TrainingLoop(config, dataset, build_network(config, dataset), directory, parallel, on_epoch).run()
 
 
@@ -154,7 +154,7 @@ def _worker(arguments: dict[str, Any]) -> None:
 
 
 def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
-    dataset = Dataset.open(str(config.dataset))
+    dataset = open_dataset(config)
     network = MultiTask(config.model, config.tasks, dataset.manifest)
     from safetensors.torch import load_file
 
@@ -177,6 +177,7 @@ def evaluate_splits(
     run: Run, dataset: Dataset, splits: tuple[Split, ...] = (Split.VALID, Split.TEST)
 ) -> list[EvalReport]:
     """Evaluate a run on each of the splits that has users, with intervals and beside the baselines."""
+    dataset = dataset.with_validation() if run.config.training.include_validation else dataset
     judge = _judge(run.config, dataset)
     network = run.network.to(judge.device)
     return [evaluate(judge, network, split, run.calibrators) for split in splits if len(judge.rows(split))]
@@ -199,6 +200,12 @@ def examine_and_keep(config: RunConfig, dataset: Dataset, network: MultiTask, di
         write_outcomes(found.outcomes, judge.reader.user_ids(users), users, path)
         reports.append(found.report)
     return reports
+
+
+def open_dataset(config: RunConfig) -> Dataset:
+    """Return the dataset of a run, as the run is to see it."""
+    dataset = Dataset.open(str(config.dataset))
+    return dataset.with_validation() if config.training.include_validation else dataset
 
 
 def _judge(config: RunConfig, dataset: Dataset) -> Judge:
