@@ -179,6 +179,7 @@ def point_wise(dataset: Path, sharing: Mapping[str, Any], esmm: bool, epochs: in
             "epochs": epochs,
             "evaluate_every": 1 if users is None else epochs,
             "batch_size": round(BATCH / per_user),
+            "batch_by": "tokens",
             "threads": 1,
             "random_windows": False,
             "early_stopping": {"metric": "click.auc"},

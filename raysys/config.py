@@ -32,6 +32,10 @@ class TrainingConfig(FrozenConfig):
     """Most passes over the training users."""
     batch_size: int = Field(128, ge=1)
     """Users per step, over all workers."""
+    batch_by: Literal["users", "tokens"] = "users"
+    """What steps have in common: so many users, or about as many tokens and so many users on average. Losses are means
+    over a step, so `users` gives the events of short histories more weight than those of long ones; by `tokens` all
+    count alike, which suits tasks that are judged event by event."""
     accumulate: int = Field(1, ge=1)
     """Parts that each worker's share of a step is cut into, one in memory at a time; the step stays the same."""
     num_workers: int = Field(1, ge=1)

@@ -11,9 +11,9 @@ _WINDOW_BATCHES = 16  # sorting by length inside 10 to 20 batches leaves almost 
 
 
 def plan_epoch(
-    lengths: np.ndarray, shard_of_row: np.ndarray, seed: int, epoch: int, batch_size: int
+    lengths: np.ndarray, shard_of_row: np.ndarray, seed: int, epoch: int, batch_size: int, by_tokens: bool = False
 ) -> list[np.ndarray]:
-    """Return the global batches of an epoch: arrays of positions into `lengths`, each of at most `batch_size`.
+    """Return the global batches of an epoch: arrays of positions into `lengths`. Every epoch has as many.
 
     Shards are permuted; the rows of a window of shards are permuted and, in groups of batches, sorted by length and
     cut; the order of the window's batches is permuted. A window keeps the pages in use few.
@@ -24,6 +24,7 @@ def plan_epoch(
         seed: seed of the run.
         epoch: number of the epoch, from 0.
         batch_size: samples per step over all ranks.
+        by_tokens: whether batches have about as many tokens each, and `batch_size` samples on average.
     """
     generator = np.random.default_rng([seed, epoch])
     shards = generator.permutation(np.unique(shard_of_row))
@@ -39,9 +40,20 @@ def plan_epoch(
         for begin in range(0, len(rows), batch_size * _WINDOW_BATCHES):
             group = rows[begin : begin + batch_size * _WINDOW_BATCHES]
             group = group[np.argsort(lengths[group], kind="stable")]
-            cut += [group[at : at + batch_size] for at in range(0, len(group), batch_size)]
+            cut += _cut(group, lengths, batch_size, by_tokens)
         batches += [cut[place] for place in generator.permutation(len(cut))]
     return batches
+
+
+def _cut(group: np.ndarray, lengths: np.ndarray, batch_size: int, by_tokens: bool) -> list[np.ndarray]:
+    count = -(-len(group) // batch_size)
+    places = np.arange(1, count)
+    if not by_tokens:
+        return np.split(group, places * batch_size)
+    upto = np.cumsum(lengths[group] + 1)  # who has no tokens has the start state
+    ends = np.searchsorted(upto, upto[-1] * places / count)
+    ends = np.maximum.accumulate(np.maximum(ends - places, 0)) + places  # however long one is, no batch is empty
+    return np.split(group, np.minimum(ends, len(group) - count + places))
 
 
 def rank_slice(batch: np.ndarray, lengths: np.ndarray, rank: int, world_size: int) -> np.ndarray:

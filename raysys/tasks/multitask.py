@@ -110,7 +110,7 @@ class MultiTask(nn.Module):
                 )
             if not both_ways and not task.anchored:
                 raise UserError(
-                    f"tasks.{name}: it hides tokens among others, but states of the backbone {backbone} look back only; "
+                    f"tasks.{name}: it hides tokens among others, but the backbone {backbone} looks back only; "
                     "take the backbone bert4rec, or the task next_item"
                 )
 

@@ -31,7 +31,8 @@ class Feed:
     def order(self, epoch: int) -> list[np.ndarray]:
         """Return the global batches of an epoch, as positions into `rows`."""
         training = self.config.training
-        return plan_epoch(self.lengths, self._shard_of_row, self.config.seed, epoch, training.batch_size)
+        size, by_tokens = training.batch_size, training.batch_by == "tokens"
+        return plan_epoch(self.lengths, self._shard_of_row, self.config.seed, epoch, size, by_tokens)
 
     def batches(self, epoch: int, order: Sequence[np.ndarray], first_step: int) -> Generator[Parts]:
         """Yield this rank's share of global batches, in parts, on its device.

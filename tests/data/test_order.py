@@ -27,6 +27,24 @@ def test_every_sample_comes_exactly_once(shard_sizes, batch_size):
     assert [len(batch) for batch in batches if len(batch) != batch_size] in ([], [sum(shard_sizes) % batch_size])
 
 
+@given(sizes, st.integers(1, 40), st.integers(0, 3))
+def test_by_tokens_every_sample_comes_once_in_as_many_batches(shard_sizes, batch_size, epoch):
+    lengths, shard_of_row = samples(shard_sizes)
+    batches = plan_epoch(lengths, shard_of_row, 0, epoch, batch_size, by_tokens=True)
+    assert sorted(np.concatenate(batches)) == list(range(sum(shard_sizes)))
+    assert len(batches) == -(-sum(shard_sizes) // batch_size)
+    assert all(len(batch) for batch in batches)
+
+
+def test_by_tokens_batches_have_about_as_many_tokens():
+    lengths, shard_of_row = samples([2000, 2000])
+    batches = plan_epoch(lengths, shard_of_row, 0, 0, 32, by_tokens=True)
+    tokens = np.array([(lengths[batch] + 1).sum() for batch in batches])
+    assert np.ptp(tokens) < 2 * (lengths.max() + 1) + 1
+    by_users = np.array([(lengths[batch] + 1).sum() for batch in plan_epoch(lengths, shard_of_row, 0, 0, 32)])
+    assert np.ptp(by_users) > 5 * np.ptp(tokens)
+
+
 @given(sizes, st.integers(1, 40), st.integers(0, 3), st.integers(0, 3))
 def test_the_order_depends_on_the_arguments_alone(shard_sizes, batch_size, seed, epoch):
     np.random.seed(1)

@@ -127,7 +127,7 @@ def test_who_knows_the_future_is_not_asked_for_it(task, network_of):
 
 
 def test_who_looks_back_only_is_not_asked_for_what_is_hidden(contract_dataset):  # noqa: F811
-    with pytest.raises(UserError, match=r"tasks\.hidden: .*sasrec look back only.*bert4rec"):
+    with pytest.raises(UserError, match=r"tasks\.hidden: .*sasrec looks back only.*bert4rec"):
         MultiTask(ModelConfig(), {"hidden": MaskedItem.Config()}, contract_dataset.manifest)
 
 
