@@ -59,6 +59,8 @@ class TrainingConfig(FrozenConfig):
     early_stopping: EarlyStopping | None = EarlyStopping()
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints; one is written after every epoch in any case."""
+    user_share: float = Field(1.0, gt=0, le=1)
+    """Share of the users that are trained on, a fixed sample by a hash of their ids: for quick searches."""
     include_validation: bool = False
     """Whether validation events are trained on too: for a last training with settings that are known to be good. Then
     nothing tells which epoch is best, so the last one is kept, and probabilities are not calibrated."""

@@ -35,6 +35,10 @@ class TuneConfig(FrozenConfig):
     """Most trials that run at a time; with 1 a search repeats exactly."""
     cpus_per_trial: int = Field(1, ge=1)
     """Cores that a trial reserves: as many as the base sets in training.threads."""
+    dataset_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the users that trials train on; below 1 the best trials are then verified on all."""
+    verify: int = Field(3, ge=1)
+    """Trials that are trained again on all users, beside the base, where trials had only a share of them."""
     seed: int = Field(0, ge=0)
     """Of the proposals; the trainings keep the seed of the base."""
     searcher: Annotated[FrozenConfig, OneOf(SEARCHERS, default="tpe")] = TPE.Config()

@@ -136,6 +136,7 @@ def _directed(objectives: Objectives) -> list[str]:
 
 
 def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
+    from raysys.model.backbones import BACKBONES
     from raysys.training.start import resolve
 
     base = build(RunConfig, sparse, f"{where}: base")
@@ -144,6 +145,11 @@ def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
         raise UserError(
             f"{where}: base.training.num_workers: {base.training.num_workers}, but a trial trains in one process; "
             "write 1, and run more trials at a time (max_concurrent)"
+        )
+    if config.dataset_fraction < 1 and BACKBONES[kind_of(base.model.backbone)].per_user:
+        raise UserError(
+            f"{where}: dataset_fraction: {config.dataset_fraction}, but the backbone {kind_of(base.model.backbone)} "
+            "has a vector for every user, so nothing would be known of the others; write 1"
         )
     for metric in objectives.metrics:
         if metric not in COSTS:

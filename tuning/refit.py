@@ -22,5 +22,5 @@ def refit(plan: Plan, best: TrialRecord) -> Run:
 
 def refitted(config: RunConfig, best: TrialRecord) -> RunConfig:
     """Return the config of the last training."""
-    changed = {"include_validation": True, "epochs": best.best_epoch, "early_stopping": None}
+    changed = {"include_validation": True, "epochs": best.verified_epoch or best.best_epoch, "early_stopping": None}
     return config.model_copy(update={"training": config.training.model_copy(update=changed)})

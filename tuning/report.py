@@ -34,12 +34,16 @@ class TrialRecord:
     """Why it failed."""
     objectives: tuple[float, ...] | None = None
     """All objectives, in the order of the config."""
+    verified: tuple[float, ...] | None = None
+    """The same on all users, where trials had only a share of them and this one was among the best."""
+    verified_epoch: int | None = None
+    """The best epoch on all users."""
 
 
 def record_of(node: Mapping[str, Any]) -> TrialRecord:
     """Return a record from the plain values that `asdict` made of it."""
-    objectives = node["objectives"]
-    return TrialRecord(**{**node, "objectives": None if objectives is None else tuple(objectives)})
+    several = {name: tuple(node[name]) for name in ("objectives", "verified") if node[name] is not None}
+    return TrialRecord(**{**node, **several})
 
 
 class Leaderboard:
@@ -60,13 +64,16 @@ class Leaderboard:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best trial that has ended well: of several objectives, the one that the rule picks.
+        """The best trial that has ended well, of those that were verified if some were.
+
+        Of several objectives the rule picks it.
 
         Raises:
             UserError: no trial is within the limits of the rule.
         """
-        ended = self.ended()
-        number = self.objectives.pick(self.pick, {one.number: one.objectives or () for one in ended})
+        verified = {one.number: one.verified for one in self.trials.values() if one.verified}
+        points = verified or {one.number: one.objectives or () for one in self.ended()}
+        number = self.objectives.pick(self.pick, points)
         return None if number is None else self.trials[number]
 
     def ended(self) -> list[TrialRecord]:

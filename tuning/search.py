@@ -23,6 +23,7 @@ from tuning.study import Study
 from tuning.summary import write_page
 from tuning.trial import DIED, OBJECTIVE, TrialJob, read_failure, read_reports, run_trial, trial_directory
 from tuning.trials import Trials, add_earlier, open_study
+from tuning.verify import on_a_share, verify
 
 if TYPE_CHECKING:
     from ray.tune import Tuner
@@ -77,9 +78,10 @@ def _run(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
     if not board.ended():
         reasons = "; ".join(sorted({trial.reason or "no reason" for trial in board.trials.values()}))
         raise UserError(f"{plan.where}: every trial failed ({reasons}); see {study.leaderboard}")
+    verify(plan, study, board, _job(plan, study))
     best = board.best
     assert best is not None
-    pairs = zip(plan.objectives.metrics, best.objectives or (), strict=True)
+    pairs = zip(plan.objectives.metrics, best.verified or best.objectives or (), strict=True)
     told = ", ".join(f"{name} {show(value)}" for name, value in pairs)
     remark = f"Found by raysys tune: {told} in trial {best.number} of {study.path.name}"
     study.write_best(plan.candidate(best.values), remark)
@@ -96,7 +98,7 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
         _check_cores(plan.config.cpus_per_trial)
         trials = Trials(plan, open_study(plan, study.journal, study.path.name), observer.changed)
         observer.watch(trials.board)
-        job = TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(study.trials))
+        job = on_a_share(plan, _job(plan, study))
         shutil.rmtree(study.path / "ray", ignore_errors=True)
         try:
             if trials.left:
@@ -110,6 +112,10 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
     if reason := trials.stopper.reason():
         console.print(f"  the search ends: {reason}", markup=False)
     return trials
+
+
+def _job(plan: Plan, study: Study) -> TrialJob:
+    return TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(study.trials))
 
 
 def _tuner(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> "Tuner":

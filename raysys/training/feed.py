@@ -7,6 +7,7 @@ import numpy as np
 from raysys.config import RunConfig
 from raysys.data.batches import Batch, make_batch
 from raysys.data.dataset import Dataset
+from raysys.data.hashing import hash_ids, share_of
 from raysys.data.order import plan_epoch, rank_slice
 from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
@@ -23,7 +24,8 @@ class Feed:
     ) -> None:
         """Take what to read; with `newest`, users' last events are tokens too."""
         self.config, self.reader, self.parallel, self.newest = config, reader, parallel, newest
-        self.rows = dataset.rows_with_targets(Split.TRAIN)
+        rows, share = dataset.rows_with_targets(Split.TRAIN), config.training.user_share
+        self.rows = rows if share == 1 else rows[share_of(hash_ids(reader.user_ids(rows))) < share]
         self.lengths = np.minimum(dataset.rows["train_tokens"].to_numpy()[self.rows], config.model.max_length)
         self._shard_of_row = reader.shard_of_row[self.rows]
         self._num_rows = len(dataset.rows)

@@ -69,7 +69,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
     dataset = open_dataset(config)
     network = MultiTask(config.model, config.tasks, dataset.manifest)
     parameters = sum(p.numel() for p in network.parameters())
-    users = len(dataset.rows_with_targets(Split.TRAIN))
+    users = round(len(dataset.rows_with_targets(Split.TRAIN)) * config.training.user_share)
     steps = -(-users // config.training.batch_size)
     activations = config.training.batch_size * config.model.max_length * config.model.width * 4 * 40
     return {

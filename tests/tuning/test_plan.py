@@ -192,6 +192,11 @@ REFUSED = {
         "did you mean 'seconds'",
     ),
     "an unknown key": ({"num_trails": 3}, "num_trails", "did you mean 'num_trials'"),
+    "a share of users for vectors of all": (
+        {"dataset_fraction": 0.5, "base": {"project": "p", "model": {"backbone": {"kind": "mf"}}}},
+        "dataset_fraction: 0.5",
+        "a vector for every user",
+    ),
     "no base": ({"base": None}, "base", "a train config is expected"),
     "a base that is not there": ({"base": "nowhere.yaml"}, "nowhere.yaml", "no such config file"),
 }

@@ -182,3 +182,18 @@ def test_the_verb_goes_on_from_a_run_and_prints_the_best(tiny_run, tmp_path, com
     assert config.start_from == str(tiny_run.path)
     assert (config.model.width, config.model.max_length) == (16, 16)
     assert config.training.early_stopping.metric == "rating.rmse"
+
+
+def test_a_search_on_a_share_of_the_users_verifies_its_best_on_all(tune_node, ray_cluster, tmp_path):
+    node = {**tune_node, "num_trials": 3, "dataset_fraction": 0.5, "verify": 1, "scheduler": {"kind": "none"}}
+    found = search(node, tmp_path / "study")
+    verified = [trial for trial in found.by_number if trial["verified"]]
+    best = max(found.by_number, key=lambda trial: trial["value"])
+    assert {trial["number"] for trial in verified} == {0, best["number"]}
+    assert all(trial["verified"] != trial["objectives"] for trial in verified)
+    winner = max(verified, key=lambda trial: trial["verified"])
+    config = read_yaml(found.path / "best.yaml")
+    assert config["training"]["user_share"] == 1.0
+    assert config["optimizer"]["learning_rate"] == winner["values"]["optimizer.learning_rate"]
+    whole = search({**node, "num_trials": 1, "dataset_fraction": 1.0}, tmp_path / "whole")
+    assert whole.by_number[0]["objectives"] == found.by_number[0]["verified"]
