@@ -8,6 +8,7 @@ from torch import nn
 from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
 from raysys.evaluation.protocol import EvaluationConfig
 from raysys.model.adapt import ADAPTS, Full
+from raysys.model.backbones import BACKBONES
 from raysys.model.recommender import ModelConfig
 from raysys.optimizer import OPTIMIZERS, AdamW, OptimizerConfig
 from raysys.tasks import TASKS
@@ -104,6 +105,16 @@ class RunConfig(FrozenConfig):
     @model_validator(mode="after")
     def _weighting_knows_the_tasks(self) -> "RunConfig":
         WEIGHTINGS[kind_of(self.weighting)](self.weighting, tuple(self.tasks))
+        return self
+
+    @model_validator(mode="after")
+    def _users_left_out_have_no_vector(self) -> "RunConfig":
+        share, kind = self.training.user_share, kind_of(self.model.backbone)
+        if share < 1 and BACKBONES[kind].per_user:
+            raise ValueError(
+                f"training.user_share: {share}, but the backbone {kind} has a vector for every user, so nothing "
+                "would be known of those left out; write 1, or take another backbone"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raysys.commands.options import AsJson, DryRun, Root, Settings, print_json, print_plan
 from raysys.errors import UserError
+
+if TYPE_CHECKING:
+    from tuning.plan import Plan
 
 app = typer.Typer()
 
@@ -54,20 +57,27 @@ def tune(
         found = describe(plan)
         print_json(found) if json else print_plan(found)
         return
+    _search(plan, output, resume, warm_start, refit, json)
+
+
+def _search(
+    plan: "Plan", output: str | None, resume: str | None, warm_start: str | None, refit: bool, json: bool
+) -> None:
+    """Run a search and print what came of it."""
     from tuning import search
+    from tuning.study import Study
 
     if resume is not None:
         study, board = search.resume(plan, Study.open(resume))
     else:
         study, board = search.search(plan, output, warm_start)
-    best = board.best
-    run = None
+    best, run = board.best, None
     if refit and best is not None:
         from tuning.refit import refit as train_winner
 
         run = train_winner(plan, best)
     if json:
-        print_json(study.summary(board) | ({"run": str(run.path)} if run is not None else {}))
+        print_json(study.summary(board) | ({} if run is None else {"run": str(run.path)}))
         return
     print(study.best)
     if run is not None:

@@ -17,7 +17,7 @@ from tuning.objectives import COSTS, PICKS, Objectives, Pick
 from tuning.schedulers import SCHEDULERS
 from tuning.searchers import SEARCHERS
 from tuning.space import Space
-from tuning.trial import candidate
+from tuning.trial import SHARE, candidate
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,6 @@ def _directed(objectives: Objectives) -> list[str]:
 
 
 def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
-    from raysys.model.backbones import BACKBONES
     from raysys.training.start import resolve
 
     base = build(RunConfig, sparse, f"{where}: base")
@@ -146,16 +145,11 @@ def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
             f"{where}: base.training.num_workers: {base.training.num_workers}, but a trial trains in one process; "
             "write 1, and run more trials at a time (max_concurrent)"
         )
-    if config.dataset_fraction < 1 and BACKBONES[kind_of(base.model.backbone)].per_user:
-        raise UserError(
-            f"{where}: dataset_fraction: {config.dataset_fraction}, but the backbone {kind_of(base.model.backbone)} "
-            "has a vector for every user, so nothing would be known of the others; write 1"
-        )
     for metric in objectives.metrics:
         if metric not in COSTS:
             _check_metric(metric, base, where)
     resolved = resolve(base).model_dump(mode="json")
-    candidate(resolved, {}, objectives.primary, where)
+    candidate(resolved, {SHARE: config.dataset_fraction}, objectives.primary, where)
     space = Space(config.space, resolved)
     most_epochs = max([base.training.epochs, *(_probe(space, path, where) for path in config.space)])
     plan = Plan(config.model_copy(update={"base": resolved}), resolved, where, most_epochs)

@@ -18,6 +18,8 @@ from raysys.evaluation.protocol import lower_is_better
 Metrics = dict[str, float]
 _ERROR = "error.json"
 _KEPT = ("history.jsonl", _ERROR)
+SHARE = "training.user_share"
+"""Path of the share of users that trials train on."""
 OBJECTIVE = "objective"
 """What trials report beside the metrics: the search's metric at their best epoch so far."""
 

@@ -7,9 +7,7 @@ from raysys.progress import stage
 from tuning.plan import Plan
 from tuning.report import Leaderboard, TrialRecord, show
 from tuning.study import Study
-from tuning.trial import TrialJob, run_trial
-
-SHARE = "training.user_share"
+from tuning.trial import SHARE, TrialJob, run_trial
 
 
 def on_a_share(plan: Plan, job: TrialJob) -> TrialJob:

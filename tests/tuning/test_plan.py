@@ -192,11 +192,6 @@ REFUSED = {
         "did you mean 'seconds'",
     ),
     "an unknown key": ({"num_trails": 3}, "num_trails", "did you mean 'num_trials'"),
-    "a share of users for vectors of all": (
-        {"dataset_fraction": 0.5, "base": {"project": "p", "model": {"backbone": {"kind": "mf"}}}},
-        "dataset_fraction: 0.5",
-        "a vector for every user",
-    ),
     "no base": ({"base": None}, "base", "a train config is expected"),
     "a base that is not there": ({"base": "nowhere.yaml"}, "nowhere.yaml", "no such config file"),
 }
@@ -220,6 +215,14 @@ def test_a_bad_base_is_refused_by_its_place(tune_file, base_node):
     (path.parent / "base.yaml").write_text(yaml.safe_dump(bad))
     with pytest.raises(UserError, match=r"tune\.yaml: base: optimizer\.learning_rate"):
         read_plan(path)
+
+
+def test_a_share_of_the_users_is_no_use_to_vectors_of_all(tune_node, base_node):
+    base = {**base_node, "model": {"width": 16, "backbone": {"kind": "mf"}}}
+    space = {"model.dropout": tune_node["space"]["model.dropout"]}
+    assert read_plan({**tune_node, "space": space, "base": base})
+    with pytest.raises(UserError, match=r"training\.user_share: 0\.5.*a vector for every user"):
+        read_plan({**tune_node, "space": space, "base": base, "dataset_fraction": 0.5})
 
 
 def test_two_metrics_cannot_both_decide(tune_node, base_node):
