@@ -111,7 +111,7 @@ features.
 {chr(10).join(figures)}
 
 Calibration error on test, after calibration on validation. Sampling alone gives .008 in 15 bins of 1,806 pairs; the
-rest is drift: the validation days end a holiday, and what they say of the level does not hold on the working days after.
+rest is drift: the validation days end a holiday, and what they say of the level does not hold on working days.
 
 | | mean (95 % interval) |
 |---|---|
