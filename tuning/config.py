@@ -35,6 +35,8 @@ class TuneConfig(FrozenConfig):
     """Most trials that run at a time; with 1 a search repeats exactly."""
     cpus_per_trial: int = Field(1, ge=1)
     """Cores that a trial reserves: as many as the base sets in training.threads."""
+    gpus_per_trial: float = Field(1.0, gt=0)
+    """GPUs that a trial reserves where the base says training.gpu: with .25 four trials share one."""
     dataset_fraction: float = Field(1.0, gt=0, le=1)
     """Share of the users that trials train on; below 1 the best trials are then verified on all."""
     verify: int = Field(3, ge=1)

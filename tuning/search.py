@@ -49,13 +49,13 @@ def search(
     study = Study.create(base.root, base.project, output)
     study.write_config(plan.config)
     try:
-        with _quiet():
+        with study.alone(), _quiet():
             opened = open_study(plan, study.journal, study.path.name)
-        opened.set_user_attr("objectives", list(plan.objectives.metrics))
-        if warm_start is not None:
-            added = add_earlier(plan, opened, Study.open(warm_start).journal)
-            console.print(f"  {added} trials of {warm_start} are known from before", markup=False)
-        return _run(plan, study)
+            opened.set_user_attr("objectives", list(plan.objectives.metrics))
+            if warm_start is not None:
+                added = add_earlier(plan, opened, Study.open(warm_start).journal)
+                console.print(f"  {added} trials of {warm_start} are known from before", markup=False)
+            return _run(plan, study)
     except UserError:
         if not study.leaderboard.is_file():  # nothing was tried
             shutil.rmtree(study.path)
@@ -63,8 +63,13 @@ def search(
 
 
 def resume(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
-    """Go on with an interrupted search: what has ended stays, what was under way goes on from its checkpoints."""
-    return _run(plan, study)
+    """Go on with an interrupted search: what has ended stays, what was under way goes on from its checkpoints.
+
+    Raises:
+        UserError: another process is at it.
+    """
+    with study.alone(), _quiet():
+        return _run(plan, study)
 
 
 def _run(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
@@ -78,7 +83,9 @@ def _run(plan: Plan, study: Study) -> tuple[Study, Leaderboard]:
     if not board.ended():
         reasons = "; ".join(sorted({trial.reason or "no reason" for trial in board.trials.values()}))
         raise UserError(f"{plan.where}: every trial failed ({reasons}); see {study.leaderboard}")
-    verify(plan, study, board, _job(plan, study))
+    if plan.config.dataset_fraction < 1:
+        verify(plan, study, board, _job(plan, study))
+        _write_page(plan, study, trials)
     best = board.best
     assert best is not None
     pairs = zip(plan.objectives.metrics, best.verified or best.objectives or (), strict=True)
@@ -94,7 +101,7 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     # A trial that failed before its first epoch ends without a metric.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-    with cluster.connected(), _quiet(), Observer(plan, study) as observer:
+    with cluster.connected(), Observer(plan, study) as observer:
         _check_cores(plan.config.cpus_per_trial)
         trials = Trials(plan, open_study(plan, study.journal, study.path.name), observer.changed)
         observer.watch(trials.board)
@@ -108,10 +115,17 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
             for number in trials.ended_numbers:  # a trial that was stopped may have been writing still
                 study.sweep(number)
             study.write_leaderboard(trials.board)
-            write_page(plan, study, trials, job)
+            _write_page(plan, study, trials)
     if reason := trials.stopper.reason():
         console.print(f"  the search ends: {reason}", markup=False)
     return trials
+
+
+def _write_page(plan: Plan, study: Study, trials: Trials) -> None:
+    try:
+        write_page(plan, study, trials, _job(plan, study))
+    except Exception as error:  # a night's search is worth more than its picture
+        console.print(f"  {study.path / 'tuning.html'} could not be written: {error!r}", markup=False)
 
 
 def _job(plan: Plan, study: Study) -> TrialJob:
@@ -122,7 +136,8 @@ def _tuner(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> "Tuner":
     from ray import tune
 
     config = plan.config
-    resources = {"cpu": float(config.cpus_per_trial), "gpu": float(plan.base["training"]["gpu"])}
+    gpus = config.gpus_per_trial if plan.base["training"]["gpu"] else 0.0
+    resources = {"cpu": float(config.cpus_per_trial), "gpu": gpus}
     return tune.Tuner(
         tune.with_resources(partial(_trial, job=job), resources),
         tune_config=tune.TuneConfig(

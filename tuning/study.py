@@ -1,9 +1,13 @@
 """The directory of a search. `best.yaml` is written last: a study that has it is complete."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from raysys.config import RunConfig
 from raysys.configfile import dump_yaml
@@ -48,6 +52,24 @@ class Study:
         if not study.journal.is_file() or not (study.path / "tune.yaml").is_file():
             raise UserError(f"{path}: no study; it is the directory that raysys tune writes (tune.yaml, study.journal)")
         return study
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process of this machine run the search meanwhile.
+
+        Raises:
+            UserError: one does.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)  # given back by the system however its holder ends
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"{self.path}: another process runs this search; wait for it, or end it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            (self.path / ".lock").unlink(missing_ok=True)
 
     @property
     def journal(self) -> Path:

@@ -21,8 +21,6 @@ def verify(plan: Plan, study: Study, board: Leaderboard, job: TrialJob) -> None:
 
     What an interruption cut off goes on from its checkpoint, what was done is not done again.
     """
-    if plan.config.dataset_fraction == 1:
-        return
     whole = replace(job, directory=str(study.path / "verified"))
     for record in _chosen(board, plan.config.verify):
         with stage(f"verify trial {record.number} on all users") as remarks:

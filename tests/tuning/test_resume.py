@@ -141,6 +141,21 @@ def test_an_earlier_study_teaches_the_searcher(undisturbed, slow_node, tmp_path,
     assert not (tmp_path / "third").exists()
 
 
+def test_two_processes_do_not_run_one_search(slow_node, tmp_path, command):
+    study = tmp_path / "study"
+    code = f"from tuning.command import tune_study; tune_study({slow_node!r}, output={str(study)!r})"
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=environment)
+    try:
+        wait_for(lambda: lines(study, 0) >= 1)
+        code, _, err = command("tune", "--resume", study)
+        assert code == 2
+        assert "another process runs this search" in err
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_what_cannot_be_resumed_is_refused(slow_node, tmp_path, command):
     code, _, err = command("tune", "--resume", tmp_path)
     assert code == 2
