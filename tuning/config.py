@@ -47,6 +47,9 @@ class TuneConfig(FrozenConfig):
     """What proposes configurations."""
     scheduler: Annotated[FrozenConfig, OneOf(SCHEDULERS, default="asha")] = Asha.Config()
     """Which trials are stopped early; with several objectives, none are."""
+    storage: str | None = None
+    """A database for the record of the search, as a URL of SQLAlchemy (sqlite:///studies.db, postgresql://...); null is
+    a journal in the study's own directory."""
     stop: StopConfig = StopConfig()
     """What ends the search before num_trials."""
 

@@ -22,7 +22,7 @@ from tuning.schedulers import SCHEDULERS
 from tuning.study import Study
 from tuning.summary import write_page
 from tuning.trial import DIED, OBJECTIVE, TrialJob, read_failure, read_reports, run_trial, trial_directory
-from tuning.trials import Trials, add_earlier, open_study
+from tuning.trials import Trials, add_earlier, open_record
 from tuning.verify import on_a_share, verify
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ def search(
     study.write_config(plan.config)
     try:
         with study.alone(), _quiet():
-            opened = open_study(plan, study.journal, study.path.name)
+            opened = open_record(plan, study)
             opened.set_user_attr("objectives", list(plan.objectives.metrics))
             if warm_start is not None:
-                added = add_earlier(plan, opened, Study.open(warm_start).journal)
+                added = add_earlier(plan, opened, warm_start)
                 console.print(f"  {added} trials of {warm_start} are known from before", markup=False)
             return _run(plan, study)
     except UserError:
@@ -103,7 +103,7 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     with cluster.connected(), Observer(plan, study) as observer:
         _check_cores(plan.config.cpus_per_trial)
-        trials = Trials(plan, open_study(plan, study.journal, study.path.name), observer.changed)
+        trials = Trials(plan, open_record(plan, study), observer.changed)
         observer.watch(trials.board)
         job = on_a_share(plan, _job(plan, study))
         shutil.rmtree(study.path / "ray", ignore_errors=True)

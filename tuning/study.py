@@ -22,7 +22,7 @@ class Study:
     """Where a search writes.
 
     tune.yaml           the search, with the resolved base inside: `raysys tune` runs it again
-    study.journal       Optuna's record of proposals and values
+    study.journal       Optuna's record of proposals and values, where the config names no other storage
     trials/NNN/         history.jsonl of every trial
     leaderboard.json    all trials, kept up to date
     tuning.html         the search as one page
@@ -39,7 +39,9 @@ class Study:
         Raises:
             UserError: the given directory holds something.
         """
-        return Study(new_directory(root, "studies", project, output))
+        study = Study(new_directory(root, "studies", project, output))
+        study.trials.mkdir()
+        return study
 
     @staticmethod
     def open(path: str | Path) -> "Study":
@@ -49,9 +51,14 @@ class Study:
             UserError: there is none.
         """
         study = Study(Path(path).absolute())
-        if not study.journal.is_file() or not (study.path / "tune.yaml").is_file():
-            raise UserError(f"{path}: no study; it is the directory that raysys tune writes (tune.yaml, study.journal)")
+        if not (study.path / "tune.yaml").is_file() or not study.trials.is_dir():
+            raise UserError(f"{path}: no study; it is the directory that raysys tune writes (tune.yaml, trials)")
         return study
+
+    @property
+    def name(self) -> str:
+        """The name of its record among those of other searches."""
+        return f"{self.path.parent.name}/{self.path.name}"
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

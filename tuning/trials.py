@@ -19,6 +19,8 @@ from tuning.report import Leaderboard, TrialRecord, record_of
 from tuning.samplers import NUMBER
 from tuning.searchers import SEARCHERS, Searcher
 from tuning.stopping import Stopper
+from tuning.storage import open_earlier, open_storage
+from tuning.study import Study
 from tuning.trial import Failure
 
 if TYPE_CHECKING:
@@ -163,16 +165,20 @@ class Trials:
         self.on_change(record)
 
 
-def open_study(plan: Plan, journal: Path, name: str) -> "optuna.Study":
-    """Return the study of a search, new or as its journal has it."""
+def open_record(plan: Plan, study: Study) -> "optuna.Study":
+    """Return Optuna's record of a search, new or as its storage has it.
+
+    Raises:
+        UserError: the storage cannot be opened.
+    """
     import optuna
 
     config = plan.config
     sampler = searcher_of(plan).sampler(config.seed, config.num_trials, config.max_concurrent, plan.space_of)
     return optuna.create_study(
-        storage=storage_of(journal),
+        storage=open_storage(study, config.storage),
         sampler=sampler,
-        study_name=name,
+        study_name=study.name,
         directions=plan.objectives.directions,
         load_if_exists=True,
     )
@@ -183,31 +189,19 @@ def searcher_of(plan: Plan) -> Searcher:
     return SEARCHERS[kind_of(plan.config.searcher)](plan.config.searcher)
 
 
-def storage_of(journal: Path) -> "optuna.storages.BaseStorage":
-    """Return Optuna's storage in a file."""
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
-    return optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-
-
-def add_earlier(plan: Plan, study: "optuna.Study", journal: Path) -> int:
+def add_earlier(plan: Plan, record: "optuna.Study", path: str | Path) -> int:
     """Let the sampler know the trials of an earlier search; returns how many fit into this one's space.
 
     Raises:
-        UserError: it was judged by other objectives.
+        UserError: there is no such search, or it was judged by other objectives.
     """
     import optuna
 
-    storage = storage_of(journal)
-    (summary,) = optuna.get_all_study_summaries(storage)
-    earlier = optuna.load_study(study_name=summary.study_name, storage=storage)
+    earlier = open_earlier(path)
     names = earlier.user_attrs.get("objectives")
     if names != list(plan.objectives.metrics):
         said = ", ".join(names or ()) or "none that it names"
-        raise UserError(
-            f"--warm-start {journal.parent}: judged by {said}, this search by {', '.join(plan.objectives.metrics)}"
-        )
+        raise UserError(f"--warm-start {path}: judged by {said}, this search by {', '.join(plan.objectives.metrics)}")
     added = 0
     for trial in earlier.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         fixed = optuna.trial.FixedTrial(trial.params)
@@ -221,9 +215,9 @@ def add_earlier(plan: Plan, study: "optuna.Study", journal: Path) -> int:
                 params=trial.params,
                 distributions=fixed.distributions,
                 values=trial.values,
-                user_attrs={_EARLIER: summary.study_name},
+                user_attrs={_EARLIER: earlier.study_name},
             )
-            study.add_trial(known)
+            record.add_trial(known)
             added += 1
     return added
 

@@ -16,8 +16,7 @@ import ray
 
 from raysys.errors import UserError
 from tuning.command import tune_study
-from tuning.study import Study
-from tuning.trials import storage_of
+from tuning.storage import open_earlier
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -85,10 +84,7 @@ def test_a_killed_search_goes_on_to_the_same_end(undisturbed, slow_node, tmp_pat
 
 
 def read_journal(study: Path) -> list:
-    import optuna
-
-    storage = storage_of(Study.open(study).journal)
-    return optuna.load_study(study_name=None, storage=storage).trials
+    return open_earlier(study).trials
 
 
 def test_a_finished_study_has_nothing_to_do_and_can_be_given_more_trials(undisturbed, slow_node, tmp_path, command):
@@ -162,7 +158,7 @@ def test_what_cannot_be_resumed_is_refused(slow_node, tmp_path, command):
     assert "no study" in err
     assert command("tune")[0] == 2
     (tmp_path / "tune.yaml").write_text("{}")
-    (tmp_path / "study.journal").write_text("")
+    (tmp_path / "trials").mkdir()
     code, _, err = command("tune", "--resume", tmp_path, "--set", "seed=3")
     assert code == 2
     assert "leave out --set" in err

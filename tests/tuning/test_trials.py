@@ -4,9 +4,11 @@ import math
 
 import pytest
 
+from raysys.errors import UserError
 from tuning.plan import read_plan
+from tuning.study import Study
 from tuning.trial import DIED, Failure
-from tuning.trials import Trials, add_earlier, open_study
+from tuning.trials import Trials, add_earlier, open_record
 
 EPOCHS = 3
 
@@ -14,16 +16,16 @@ EPOCHS = 3
 class Simulated:
     """A search whose trainings are a formula; it can be cut off at any report."""
 
-    def __init__(self, node, journal):
-        self.plan, self.journal = read_plan(node), journal
+    def __init__(self, node, path):
+        self.plan, self.study = read_plan(node), Study.create("", "", path)
+        self.study.write_config(self.plan.config)
         self.reports = 0
         self.begin()
 
     def begin(self):
         """Start, or start again as another process would."""
         self.changes = []
-        study = open_study(self.plan, self.journal, "simulated")
-        self.trials = Trials(self.plan, study, self.changes.append)
+        self.trials = Trials(self.plan, open_record(self.plan, self.study), self.changes.append)
 
     def run(self, until=math.inf):
         """Go on until the search is over, or until so many reports have been made in all."""
@@ -50,7 +52,7 @@ class Simulated:
 @pytest.fixture
 def simulated(tune_node, tmp_path):
     def make(name="one", **nodes):
-        return Simulated({**tune_node, "num_trials": 9, **nodes}, tmp_path / f"{name}.journal")
+        return Simulated({**tune_node, "num_trials": 9, **nodes}, tmp_path / name)
 
     return make
 
@@ -156,11 +158,32 @@ def test_trials_of_an_earlier_search_are_known_and_not_counted(simulated, tmp_pa
     first.trials.study.set_user_attr("objectives", ["next_item.ndcg@10"])
     complete = sum(trial.state.name == "COMPLETE" for trial in first.trials.study.trials)
     second = simulated("second")
-    study = open_study(second.plan, tmp_path / "third.journal", "third")
-    assert add_earlier(second.plan, study, first.journal) == complete
-    trials = Trials(second.plan, study, lambda record: None)
+    record = open_record(second.plan, Study.create("", "", tmp_path / "third"))
+    assert add_earlier(second.plan, record, first.study.path) == complete
+    trials = Trials(second.plan, record, lambda record: None)
     assert trials.begin().number == 0
     assert not trials.board.ended()
     narrow = {"optimizer.learning_rate": {"kind": "float", "low": 1e-9, "high": 2e-9}}
     other = simulated("narrow", space=narrow)
-    assert add_earlier(other.plan, open_study(other.plan, tmp_path / "n.journal", "n"), first.journal) == 0
+    empty = open_record(other.plan, Study.create("", "", tmp_path / "empty"))
+    assert add_earlier(other.plan, empty, first.study.path) == 0
+
+
+def test_the_record_can_be_in_a_database(simulated, tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    here, there = simulated("here"), simulated("there", storage=url)
+    here.run()
+    there.run(until=7)
+    there.begin()
+    there.run()
+    assert there.told == here.told
+    assert not there.study.journal.exists()
+    other = simulated("other", storage=url)
+    assert not other.trials.board.trials, "each search has its own name there"
+    there.trials.study.set_user_attr("objectives", ["next_item.ndcg@10"])
+    assert add_earlier(other.plan, other.trials.study, there.study.path) > 0
+
+
+def test_a_database_that_cannot_be_opened_is_refused(simulated):
+    with pytest.raises(UserError, match=r"storage: nosuch://x: cannot be opened"):
+        simulated("bad", storage="nosuch://x")
