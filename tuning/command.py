@@ -27,7 +27,7 @@ def tune(
     ] = None,
     settings: Settings = None,
     root: Root = None,
-    trials: Annotated[int | None, typer.Option(help="Configurations to try [num_trials of the config].")] = None,
+    trials: Annotated[int | None, typer.Option(help="Configurations to try (num_trials of the config).")] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="STUDY", help="Go on with an interrupted study, or with more --trials.")
     ] = None,

@@ -53,4 +53,4 @@ def print_plan(plan: dict[str, Any]) -> None:
     for name, value in plan.items():
         size = name.endswith(("bytes", "bytes_per_worker"))
         shown = f"{value / (1 << 20):,.1f} MiB" if size else value
-        console.print(f"  {name.replace('_bytes', '').replace('_', ' ')}: {shown}", soft_wrap=True)
+        console.print(f"  {name.replace('_bytes', '').replace('_', ' ')}: {shown}", soft_wrap=True, markup=False)

@@ -236,6 +236,8 @@ def test_a_dry_run_tells_and_does_nothing(tune_file, command, tmp_path):
     told = describe(plan)
     assert (told["trials"], told["most_epochs"], told["users"]) == (4, 12, 200)
     assert told["first_trial"] == plan.first_values
+    depth = {"model.backbone[sasrec].num_blocks": {"kind": "int", "low": 1, "high": 2}}
+    assert "model.backbone[sasrec].num_blocks" in command("tune", tune_file(space=depth), "--dry-run")[2]
     code, out, _ = command("tune", tune_file(), "--dry-run", "--trials", 2, "--json")
     assert code == 0
     assert '"most_epochs": 6' in out
