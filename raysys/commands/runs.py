@@ -67,7 +67,7 @@ def show(run: RunName, root: Root = None, json: AsJson = False) -> None:
         return
     console = Console(highlight=False)
     for name, value in opened.record.model_dump(exclude={"valid", "test"}).items():
-        console.print(f"{name}: {value}", soft_wrap=True)
+        console.print(f"{name}: {value}", soft_wrap=True, markup=False)
     for report in reports:
         print_report(EvalReport.from_json(report))
 
