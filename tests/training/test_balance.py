@@ -15,6 +15,8 @@ from raysys.training.meter import BalanceMeter
 from raysys.training.start import build_network
 from raysys.weighting import WEIGHTINGS
 
+pytestmark = pytest.mark.thorough  # seconds each: not before every commit
+
 OWN = ("loss", "weight/", "cosine/")
 GRAM = {"gradnorm", "gramian"}
 WEIGHTED = [{"kind": kind} for kind in WEIGHTINGS if kind != "gramian"]

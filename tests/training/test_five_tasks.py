@@ -11,6 +11,8 @@ from five_tasks import DRY, TASKS, take_steps, weighting_nodes
 from raysys.configfile import dump_yaml
 from raysys.model.sharing import SHARINGS
 
+pytestmark = pytest.mark.thorough  # seconds each: not before every commit
+
 NODES = weighting_nodes()
 STEPS_OF_RANKS = 50
 SMOOTH = {"kind": "sgd", "learning_rate": 0.02, "warmup_steps": 0}

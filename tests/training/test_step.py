@@ -186,6 +186,8 @@ MEMORY = """
 import json, random, torch
 from raysys.tasks.losses import fast_precision, full_softmax
 
+pytestmark = pytest.mark.thorough  # seconds each: not before every commit
+
 torch.set_num_threads(1)
 precision = fast_precision(torch.device("cpu"))
 table = torch.randn(12_000, 64, requires_grad=True)

@@ -14,6 +14,8 @@ from optuna.trial import TrialState, create_trial
 from tuning.page import SearchFacts, search_page
 from tuning.report import TrialRecord
 
+pytestmark = pytest.mark.thorough  # seconds each: not before every commit
+
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\"'&"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m\\u202e&quot;&#x27;&amp;"
 RATE, CLICK, BUY = "training.learning_rate", "weighting.weights.click", "weighting.weights.purchase"

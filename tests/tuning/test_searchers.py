@@ -12,6 +12,8 @@ from tuning.config import TuneConfig
 from tuning.searchers import SEARCHERS, CmaEs, Searcher
 from tuning.space import Space
 
+pytestmark = pytest.mark.thorough  # seconds each: not before every commit
+
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 NUMBERS = {

@@ -9,6 +9,8 @@ from raysys.training.gram import task_gram
 from raysys.training.parallel import Parallel
 from raysys.weighting import WEIGHTINGS
 
+pytestmark = pytest.mark.thorough  # seconds each: not before every commit
+
 pytest.importorskip("torchjd")
 
 ALONE = Parallel(0, 1, torch.device("cpu"))
