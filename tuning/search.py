@@ -22,7 +22,7 @@ from tuning.schedulers import SCHEDULERS
 from tuning.study import Study
 from tuning.summary import write_page
 from tuning.trial import DIED, OBJECTIVE, TrialJob, read_failure, read_reports, run_trial, trial_directory
-from tuning.trials import Trials, add_earlier, open_record
+from tuning.trials import Trials, add_earlier, begin_record, open_record
 from tuning.verify import on_a_share, verify
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def search(
     study.write_config(plan.config)
     try:
         with study.alone(), _quiet():
-            opened = open_record(plan, study)
+            opened = begin_record(plan, study)
             opened.set_user_attr("objectives", list(plan.objectives.metrics))
             if warm_start is not None:
                 added = add_earlier(plan, opened, warm_start)

@@ -84,12 +84,6 @@ class Space:
                     found = [{**context, other: kind} for context in found for kind in fitting] or found
         return found
 
-    def size(self) -> int | None:
-        """Return how many different trials there are; None if the space has a range without steps."""
-        if any(part.count() is None for part in self.parts.values()):
-            return None
-        return len(self.grid())
-
     def grid(self) -> list[Params]:
         """Return Optuna's parameters of every point of the grid, in the order of the space.
 

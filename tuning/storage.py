@@ -35,8 +35,23 @@ def open_earlier(path: str | Path) -> "optuna.Study":
     Raises:
         UserError: there is none.
     """
+    study = Study.open(path)
+    return load_record(study, read_yaml(study.path / "tune.yaml").get("storage"))
+
+
+def load_record(study: Study, url: str | None, sampler: "optuna.samplers.BaseSampler | None" = None) -> "optuna.Study":
+    """Return Optuna's record of a study that has begun. A journal has but one, wherever its directory has been moved.
+
+    Raises:
+        UserError: the storage does not know the study.
+    """
     import optuna
 
-    study = Study.open(path)
-    url = read_yaml(study.path / "tune.yaml").get("storage")
-    return optuna.load_study(study_name=study.name, storage=open_storage(study, url))
+    storage, name = open_storage(study, url), None if url is None else study.name
+    try:
+        return optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+    except (KeyError, ValueError):
+        known = "" if url is None else f" under {study.name!r}, the name that its directory gave it"
+        raise UserError(
+            f"{study.path}: {url or study.journal} has no record of it{known}; run the search anew"
+        ) from None

@@ -67,7 +67,7 @@ class Study:
         Raises:
             UserError: one does.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)  # given back by the system however its holder ends
+        lock = FileLock(self.trials / ".lock", timeout=0)  # given back by the system however its holder ends
         try:
             lock.acquire()
         except Timeout:
@@ -76,7 +76,6 @@ class Study:
             yield
         finally:
             lock.release()
-            (self.path / ".lock").unlink(missing_ok=True)
 
     @property
     def journal(self) -> Path:

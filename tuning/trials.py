@@ -19,7 +19,7 @@ from tuning.report import Leaderboard, TrialRecord, record_of
 from tuning.samplers import NUMBER
 from tuning.searchers import SEARCHERS, Searcher
 from tuning.stopping import Stopper
-from tuning.storage import open_earlier, open_storage
+from tuning.storage import load_record, open_earlier, open_storage
 from tuning.study import Study
 from tuning.trial import Failure
 
@@ -165,23 +165,30 @@ class Trials:
         self.on_change(record)
 
 
-def open_record(plan: Plan, study: Study) -> "optuna.Study":
-    """Return Optuna's record of a search, new or as its storage has it.
+def begin_record(plan: Plan, study: Study) -> "optuna.Study":
+    """Make Optuna's record of a new search.
 
     Raises:
-        UserError: the storage cannot be opened.
+        UserError: the storage cannot be opened, or knows a search of that name.
     """
     import optuna
 
+    storage = open_storage(study, plan.config.storage)
+    try:
+        return optuna.create_study(storage=storage, study_name=study.name, directions=plan.objectives.directions)
+    except optuna.exceptions.DuplicatedStudyError:
+        raise UserError(f"storage: {plan.config.storage} knows a search {study.name!r}; give another -o") from None
+
+
+def open_record(plan: Plan, study: Study) -> "optuna.Study":
+    """Return Optuna's record of a search that has begun, with what proposes its trials.
+
+    Raises:
+        UserError: the storage cannot be opened, or does not know the search.
+    """
     config = plan.config
     sampler = searcher_of(plan).sampler(config.seed, config.num_trials, config.max_concurrent, plan.space_of)
-    return optuna.create_study(
-        storage=open_storage(study, config.storage),
-        sampler=sampler,
-        study_name=study.name,
-        directions=plan.objectives.directions,
-        load_if_exists=True,
-    )
+    return load_record(study, config.storage, sampler)
 
 
 def searcher_of(plan: Plan) -> Searcher:

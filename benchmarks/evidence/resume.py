@@ -25,7 +25,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(output.read_text())["rows"] if output.is_file() else []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        node = _config(root)
+        node = base_config(root)
         seconds = _train(node, root / "whole")
         expected = (root / "whole" / "model.safetensors").read_bytes()
         for kill in range(len(rows), KILLS):
@@ -40,7 +40,8 @@ def main() -> None:
         sys.exit("a resumed run ended differently")
 
 
-def _config(root: Path) -> dict[str, Any]:
+def base_config(root: Path) -> dict[str, Any]:
+    """Ingest a generated log and return the config of a training of some seconds."""
     import raysys
 
     source = {"format": "synthetic", "num_users": 1500, "num_items": 200, "events_per_user": 15}

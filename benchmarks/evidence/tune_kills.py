@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from resume import base_config
 
 KILLS = 5
 TRIALS = 8
@@ -44,19 +45,7 @@ def main() -> None:
 
 def _config(root: Path) -> Path:
     """Ingest a generated log and write a search of some seconds a trial."""
-    import raysys
-
-    source = {"format": "synthetic", "num_users": 1500, "num_items": 200, "events_per_user": 15}
-    dataset = raysys.ingest({"project": "evidence", "root": str(root), **source})
-    base = {
-        "project": "evidence",
-        "root": str(root),
-        "dataset": str(dataset.path),
-        "model": {"width": 32, "max_length": 12, "dropout": 0.2},
-        "tasks": {"next_item": {}, "rating": {}},
-        "training": {"epochs": 6, "batch_size": 32, "threads": 1},
-        "evaluation": {"resamples": 20},
-    }
+    base = {**base_config(root), "training": {"epochs": 6, "batch_size": 32, "threads": 1}}
     space = {
         "optimizer.learning_rate": {"kind": "float", "low": 0.001, "high": 0.03, "log": True},
         "weighting.weights": {"kind": "simplex", "keys": ["next_item", "rating"], "low": 0.05},

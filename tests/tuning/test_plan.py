@@ -61,7 +61,7 @@ def test_every_kind_of_the_space_makes_a_train_config(tune_node, base_node):
         assert sharing.dropout == (0.4 if sharing.kind == "mmoe" else 0.1), "another kind has its own defaults"
         assert plan.allows(plan.candidate(values)) == (getattr(sharing, "num_own", 1) < 3)
         seen.add((sharing.kind, getattr(sharing, "num_own", None), getattr(sharing, "num_experts", None)))
-    assert len(seen) == plan.space_of.size() / 2 == 1 + 3 + 7
+    assert len(seen) == len(plan.space_of.grid()) / 2 == 1 + 3 + 7
 
 
 def test_the_weights_of_tasks_are_searched_as_shares(tune_node):

@@ -187,7 +187,7 @@ def test_a_share_below_the_least_is_not_drawn():
 def test_a_grid_is_every_point_once():
     space = space_around({"part": {"kind": "one"}}, KINDS)
     points = space.grid()
-    assert space.size() == len(points) == 2 * (1 + 3 + 2)
+    assert len(points) == 2 * (1 + 3 + 2)
     assert len({tuple(sorted(point.items())) for point in points}) == len(points)
     for point in points:
         assert space.values(point) == point
@@ -203,9 +203,8 @@ def test_ranges_of_a_grid_have_steps():
     )
     assert sorted({point["a"] for point in space.grid()}) == [0, 0.25, 0.5, 0.75, 1]
     assert sorted({point["b"] for point in space.grid()}) == pytest.approx([0.001, 0.01, 0.1, 1, 10])
-    assert space.size() == 25
+    assert len(space.grid()) == 25
     loose = space_around({}, {"a": {"kind": "float", "low": 0, "high": 1}})
-    assert loose.size() is None
     with pytest.raises(UserError, match=r"space\.a: a grid wants to know its steps"):
         loose.grid()
     wide = {name: {"kind": "int", "low": 1, "high": 1000} for name in "ab"}
@@ -217,5 +216,5 @@ def test_a_grid_shares_out_the_parts_of_a_simplex():
     space = simplex(steps=3, total=3)
     found = sorted(tuple(space.values(point).values()) for point in space.grid())
     expected = [(a, b, 3 - a - b) for a in range(4) for b in range(4 - a)]
-    assert space.size() == len(expected)
+    assert len(space.grid()) == len(expected)
     assert np.allclose(found, expected, atol=1e-4)

@@ -8,7 +8,8 @@ from raysys.errors import UserError
 from tuning.plan import read_plan
 from tuning.study import Study
 from tuning.trial import DIED, Failure
-from tuning.trials import Trials, add_earlier, open_record
+from tuning.trials import Trials, add_earlier, begin_record, open_record
+from tuning.verify import best_trials
 
 EPOCHS = 3
 
@@ -19,6 +20,7 @@ class Simulated:
     def __init__(self, node, path):
         self.plan, self.study = read_plan(node), Study.create("", "", path)
         self.study.write_config(self.plan.config)
+        begin_record(self.plan, self.study)
         self.reports = 0
         self.begin()
 
@@ -158,14 +160,14 @@ def test_trials_of_an_earlier_search_are_known_and_not_counted(simulated, tmp_pa
     first.trials.study.set_user_attr("objectives", ["next_item.ndcg@10"])
     complete = sum(trial.state.name == "COMPLETE" for trial in first.trials.study.trials)
     second = simulated("second")
-    record = open_record(second.plan, Study.create("", "", tmp_path / "third"))
+    record = begin_record(second.plan, Study.create("", "", tmp_path / "third"))
     assert add_earlier(second.plan, record, first.study.path) == complete
     trials = Trials(second.plan, record, lambda record: None)
     assert trials.begin().number == 0
     assert not trials.board.ended()
     narrow = {"optimizer.learning_rate": {"kind": "float", "low": 1e-9, "high": 2e-9}}
     other = simulated("narrow", space=narrow)
-    empty = open_record(other.plan, Study.create("", "", tmp_path / "empty"))
+    empty = begin_record(other.plan, Study.create("", "", tmp_path / "empty"))
     assert add_earlier(other.plan, empty, first.study.path) == 0
 
 
@@ -187,3 +189,31 @@ def test_the_record_can_be_in_a_database(simulated, tmp_path):
 def test_a_database_that_cannot_be_opened_is_refused(simulated):
     with pytest.raises(UserError, match=r"storage: nosuch://x: cannot be opened"):
         simulated("bad", storage="nosuch://x")
+
+
+def test_a_study_that_was_moved_goes_on(simulated, tmp_path):
+    whole, moved = simulated("whole"), simulated("moved")
+    whole.run()
+    moved.run(until=7)
+    moved.study = Study(moved.study.path.rename(tmp_path / "elsewhere"))
+    moved.begin()
+    moved.run()
+    assert moved.told == whole.told
+
+
+def test_a_storage_without_the_record_is_refused(simulated, tmp_path):
+    search = simulated(storage=f"sqlite:///{tmp_path / 'one.db'}")
+    search.study = Study(search.study.path.rename(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match=r"has no record of it under .*elsewhere"):
+        search.begin()
+
+
+def test_of_several_objectives_those_within_the_limits_are_verified(simulated):
+    pick = {"kind": "best", "of": "next_item.ndcg@10", "subject_to": {"seconds": {"at_most": 2}}}
+    nodes = {"objectives": [{"metric": "next_item.ndcg@10"}, {"metric": "seconds"}], "scheduler": {"kind": "none"}}
+    search = simulated(metric=None, num_trials=3, pick=pick, **nodes)
+    for point in [(0.30, 9.0), (0.29, 1.0), (0.31, 8.0)]:
+        begun = search.trials.begin()
+        search.trials.reported(begun.number, {"epoch": 1, "best_epoch": 1, "finished": True, "objectives": point})
+        search.trials.ended(begun.number, None)
+    assert [record.number for record in best_trials(search.trials.board, 3)] == [1, 0], "and the base beside it"
