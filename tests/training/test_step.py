@@ -15,6 +15,8 @@ from raysys.training.parallel import Parallel
 from raysys.training.start import build_network
 from raysys.weighting import WEIGHTINGS, FixedWeighting
 
+pytestmark = pytest.mark.thorough  # seconds each: not before every commit
+
 ALONE = Parallel(0, 1, torch.device("cpu"))
 PLAIN = {"epochs": 2, "batch_size": 32, "threads": 1}
 
@@ -185,8 +187,6 @@ def test_two_ranks_that_take_steps_in_parts_train_as_one_that_does_not(config_of
 MEMORY = """
 import json, random, torch
 from raysys.tasks.losses import fast_precision, full_softmax
-
-pytestmark = pytest.mark.thorough  # seconds each: not before every commit
 
 torch.set_num_threads(1)
 precision = fast_precision(torch.device("cpu"))
