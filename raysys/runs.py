@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch and pyarrow load only when a run is opened, so that `
     from raysys.tasks.multitask import MultiTask
 
 RECORD = "run.json"
+VALUES = "values.json"
 
 
 class RunRecord(BaseModel):
@@ -110,6 +111,21 @@ class Run:
         from raysys.data.catalog import Catalog
 
         return Catalog.load(self.path / "catalog.arrow")
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, list[str]]]:
+        """The values of each category, of the `context` and of `users`, in the order of the model's indices.
+
+        Raises:
+            UserError: the run is of an earlier raysys, which did not keep them.
+        """
+        path = self.path / VALUES
+        if not path.is_file():
+            raise UserError(
+                f"RUN {self.path}: no {VALUES}: it was made by an earlier raysys; train it again to serve it"
+            )
+        found: dict[str, dict[str, list[str]]] = json.loads(path.read_text())
+        return found
 
     @cached_property
     def network(self) -> "MultiTask":

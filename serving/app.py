@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from raysys import cluster
 from raysys.errors import UserError
-from raysys.progress import console, stage
+from raysys.progress import stage
 from raysys.runs import Run
 from serving.checks import check_run, settle_port
 from serving.config import ServeConfig
+from serving.seeding import seed
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -68,7 +69,8 @@ def served(run_path: str, config: ServeConfig) -> Iterator[str]:
     """
     run = Run.open(run_path)
     check_run(run)
-    config = settle_port(config)
+    config = settle_port(config).with_places(run.config.root, run.record.project)
+    seed(run, config)
     with cluster.connected():
         _refuse_second_application()
         try:
@@ -76,12 +78,6 @@ def served(run_path: str, config: ServeConfig) -> Iterator[str]:
                 url = deploy(run, config)
                 health = wait_ready(url, run.record.run_id, config.start_timeout_s)
                 remarks.append(f"{health['items']:,} items, {health['users']:,} users")
-            if not health["users"]:
-                console.print(
-                    f"  warning: no user histories, {run.record.dataset} cannot be read where the replicas run; "
-                    "every user_id is answered by popularity",
-                    soft_wrap=True,
-                )
             yield url
         finally:
             stop()

@@ -1,8 +1,12 @@
 """The config of `raysys serve`, and the part of it that every replica is handed. Knows no ray."""
 
+from pathlib import Path
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
-from raysys.component import FrozenConfig
+from raysys.component import FrozenConfig, OneOf
+from serving.stores import STORES
 
 
 class Autoscaling(FrozenConfig):
@@ -26,19 +30,44 @@ class Autoscaling(FrozenConfig):
         return self
 
 
-class ServeConfig(FrozenConfig):
-    """Everything `raysys serve` needs beside the run."""
+class Limits(FrozenConfig):
+    """How much a replica takes on."""
 
-    host: str = Field("127.0.0.1", min_length=1)
-    """Address to listen on; 0.0.0.0 lets other machines in, and nobody is asked who they are."""
-    port: int = Field(8000, ge=0, le=65535)
-    """Port to listen on; 0 takes any free one."""
+    body_bytes: int = Field(1 << 20, ge=1024)
+    """Largest body of a request; a larger one is refused with 413."""
+    batch: int = Field(32, ge=1)
+    """Most questions that the model answers at once; it takes what waits, and never waits for more."""
+
+
+class AnswerConfig(FrozenConfig):
+    """What every replica needs to answer, beside the run."""
+
     k: int = Field(10, ge=1)
     """Items in an answer where the request does not say."""
     k_max: int = Field(100, ge=1)
     """Most items a request may ask for."""
     threads: int = Field(1, ge=1)
     """CPU threads of each replica's torch; with several replicas on a machine, one each is fastest."""
+    store: Annotated[FrozenConfig, OneOf(STORES, default="embedded")] = Field(
+        {"kind": "embedded"}, validate_default=True
+    )
+    """Where users' events are kept."""
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AnswerConfig":
+        if self.k > self.k_max:
+            raise ValueError(f"k ({self.k}) must be at most k_max ({self.k_max})")
+        return self
+
+
+class ServeConfig(AnswerConfig):
+    """Everything `raysys serve` needs beside the run."""
+
+    host: str = Field("127.0.0.1", min_length=1)
+    """Address to listen on; 0.0.0.0 lets other machines in, and nobody is asked who they are."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
     num_cpus: float = Field(1.0, gt=0)
     """CPUs that Ray reserves for each replica."""
     max_ongoing_requests: int = Field(32, ge=1)
@@ -49,22 +78,21 @@ class ServeConfig(FrozenConfig):
     """Seconds after which an application that does not become ready is given up."""
     autoscaling: Autoscaling = Autoscaling()
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "ServeConfig":
-        if self.k > self.k_max:
-            raise ValueError(f"k ({self.k}) must be at most k_max ({self.k_max})")
-        return self
+    def with_places(self, root: str, project: str) -> "ServeConfig":
+        """Return the config with a place for everything that is kept: ROOT/serving/PROJECT where it names none."""
+        if getattr(self.store, "path", "") is not None:
+            return self
+        store = self.store.model_copy(update={"path": f"{Path(root).absolute()}/serving/{project}/state.sqlite"})
+        return self.model_copy(update={"store": store})
 
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""
-        return ReplicaConfig(run=run, k=self.k, k_max=self.k_max, threads=self.threads)
+        own = {name: getattr(self, name) for name in AnswerConfig.model_fields}
+        return ReplicaConfig(run=run, **own)
 
 
-class ReplicaConfig(FrozenConfig):
+class ReplicaConfig(AnswerConfig):
     """What a replica is reconfigured with while it runs: another run, or other limits."""
 
     run: str
     """Directory of the run."""
-    k: int
-    k_max: int
-    threads: int

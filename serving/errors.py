@@ -1,12 +1,11 @@
 """The one shape of everything that is refused or goes wrong: {"error": {"code", "message", "request_id"}}."""
 
-import re
-import uuid
+from collections.abc import Mapping
+from typing import Any
 
-from fastapi import Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-_PLAIN_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_SHOWN = 80  # characters of a wrong value that a message repeats
 
 
 class ErrorBody(BaseModel):
@@ -26,16 +25,24 @@ class ErrorAnswer(BaseModel):
 class RefusedError(Exception):
     """A request that cannot be answered; the message says what was given, what is allowed and what to do."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
 
-def request_id(request: Request) -> str:
-    """Return the id of a request: its x-request-id header where that is plain text, else a new one."""
-    known: str | None = getattr(request.state, "request_id", None)
-    if known is None:
-        given = request.headers.get("x-request-id", "")
-        known = given if _PLAIN_ID.fullmatch(given) else uuid.uuid4().hex
-        request.state.request_id = known
-    return known
+def explain(error: ValidationError, where: str) -> str:
+    """Return what is wrong with a body or a query, in a sentence for each finding."""
+    return "; ".join(_explain(finding, where) for finding in error.errors(include_url=False))
+
+
+def _explain(finding: Any, where: str) -> str:
+    place = ".".join([where, *map(str, finding["loc"])])
+    message = finding["msg"].removeprefix("Value error, ")
+    if finding["type"] == "json_invalid":
+        return f"{where}: not valid JSON ({finding['ctx']['error']})"
+    if finding["type"] == "extra_forbidden":
+        return f"{place}: no such key; see /docs for what there is"
+    if finding["type"] in ("missing", "value_error"):
+        return f"{place}: {message}"
+    given = repr(finding["input"])
+    return f"{place}: {message}, not {given if len(given) <= _SHOWN else given[:_SHOWN] + '...'}"

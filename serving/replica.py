@@ -1,25 +1,23 @@
-"""One replica: the app and the service behind it. Ray Serve calls it by method names; ray itself is not needed."""
+"""One replica: the gateway and the service behind it. Ray Serve calls it by method names; ray itself is not needed."""
 
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
-
 from raysys.errors import UserError
-from serving.gateway import create_app
+from serving.gateway import Gateway
 from serving.service import Service
 
 _log = logging.getLogger("ray.serve")
 
 
 class Replica:
-    """Holds the app for its whole life, and the service until the next one has loaded."""
+    """Holds the gateway for its whole life, and the service until the next one has loaded."""
 
     def __init__(self) -> None:
-        self._gateway = create_app()
+        self._gateway = Gateway()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> Gateway:
         """Give Ray Serve the app that takes the requests."""
         return self._gateway
 
@@ -30,10 +28,13 @@ class Replica:
             UserError: the first run cannot be loaded. A later one leaves the replica as it was, because Ray Serve would
                 stop a replica that fails here; /healthz tells which run answers.
         """
-        state = self._gateway.state
+        before = self._gateway.service
         try:
-            state.service = await Service.load(user_config)
+            self._gateway.service = await Service.load(user_config, before.store if before else None)
         except UserError as error:
-            if state.service is None:
+            if before is None:
                 raise
-            _log.error("not reconfigured, going on with run %s: %s", state.service.run_id, error)
+            _log.error("not reconfigured, going on with run %s: %s", before.run_id, error)
+        else:
+            if before is not None:
+                before.close()

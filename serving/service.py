@@ -1,66 +1,65 @@
-"""What a replica answers with: a run with its limits, and the one thread that all model work happens in."""
+"""What a replica answers with: a run in the model's thread, and the store of what happened since."""
 
 import asyncio
-import logging
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from fastapi import Request
 
 from raysys.configfile import build
-from raysys.errors import UserError
 from raysys.runs import Run
 from serving.config import ReplicaConfig
-from serving.errors import RefusedError
-from serving.retrieval import Answer, Question, Retrieval
-from serving.users import Histories
-
-_log = logging.getLogger("ray.serve")
+from serving.question import Answer, Question
+from serving.retrieval import Retrieval
+from serving.stores import Store, make_store
+from serving.worker import Worker
 
 
 class Service:
     """A run that answers, off the event loop: health, validation and refusals never wait for the model."""
 
-    def __init__(self, config: ReplicaConfig) -> None:
-        """Load a run; where its dataset cannot be read, go on without user histories.
+    def __init__(self, config: ReplicaConfig, store: Store) -> None:
+        """Load a run.
 
         Raises:
             UserError: the run cannot be opened, or none of its tasks retrieves.
         """
-        self.config = config
-        run = Run.open(config.run)
-        self.run_id = run.record.run_id
-        # torch keeps its number of threads per thread, so it is set in the one that uses it.
-        self._model_thread = ThreadPoolExecutor(1, "model", torch.set_num_threads, (config.threads,))
-        self.retrieval = self._model_thread.submit(Retrieval, run, _histories(run)).result()
+        self.config, self.store = config, store
+        self.run = Run.open(config.run)
+        self.run_id = self.run.record.run_id
+        self.retrieval = Retrieval(self.run)
+        self._threads = threading.local()
+        self._worker: Worker[Question, Answer] = Worker(self._answers, config.limits.batch, "model")
 
     @staticmethod
-    async def load(user_config: Mapping[str, Any]) -> "Service":
-        """Load a service without holding up the event loop: the one before it answers meanwhile."""
-        return await asyncio.to_thread(Service, build(ReplicaConfig, dict(user_config), "user_config"))
+    async def load(user_config: Mapping[str, Any], store: Store | None = None) -> "Service":
+        """Load a service without holding up the event loop: the one before it answers meanwhile, from the same store.
+
+        Raises:
+            UserError: the config or the run is not right.
+        """
+        config = build(ReplicaConfig, dict(user_config), "user_config")
+        if store is None:
+            store = make_store(config.store)
+            await store.open()
+        return await asyncio.to_thread(Service, config, store)
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return self.run.manifest.num_items
 
     async def answer(self, question: Question) -> Answer:
         """Answer a question in the model's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._model_thread, self.retrieval.answer, question)
+        return await self._worker.ask(question)
 
+    def close(self) -> None:
+        """End the model's thread once it has answered what waits; the store stays."""
+        self._worker.close()
 
-def service_of(request: Request) -> Service:
-    """Return the service that answers a request.
-
-    Raises:
-        RefusedError: none is loaded yet.
-    """
-    service: Service | None = request.app.state.service
-    if service is None:
-        raise RefusedError(503, "not_ready", "no run is loaded yet; try again in a few seconds")
-    return service
-
-
-def _histories(run: Run) -> Histories | None:
-    try:
-        return Histories.open(run.record.dataset, run.record.dataset_fingerprint)
-    except UserError as error:
-        _log.warning("no user histories, every user_id is answered by popularity: %s", error)
-        return None
+    def _answers(self, questions: Sequence[Question]) -> list[Answer]:
+        if not hasattr(self._threads, "set"):  # torch keeps its number of threads per thread
+            torch.set_num_threads(self.config.threads)
+            self._threads.set = True
+        return self.retrieval.answers(questions)

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from raysys.data.catalog import Catalog
+from raysys.data.catalog import Catalog, vocabularies
 from raysys.data.columns import ColumnSchema
 from raysys.data.files import read_arrow, write_bytes
-from raysys.data.schema import Split
+from raysys.data.schema import CATEGORY_PREFIX, Split
 from raysys.data.vocabulary import Vocabulary
 from raysys.errors import UserError
 
@@ -160,6 +160,13 @@ class Dataset:
     def category_values(self, name: str) -> Vocabulary:
         """The values of a context category, in the order of their indices."""
         return Vocabulary.load(category_path(self.path, name))
+
+    def values_by_column(self) -> dict[str, dict[str, list[str]]]:
+        """Return the values of every category of the context and of users, each in the order of its indices."""
+        context = {name: self.category_values(name).item_ids.to_pylist() for name in self.manifest.categories}
+        users = vocabularies(read_arrow(self.users_path)) if self.manifest.user_columns.categories else {}
+        of_users = {name.removeprefix(CATEGORY_PREFIX): values.to_pylist() for name, values in users.items()}
+        return {"context": context, "users": of_users}
 
     def rows_with_targets(self, split: Split) -> np.ndarray:
         """Return the rows (i64, ascending) of users with at least one event of the split."""

@@ -24,7 +24,7 @@ from raysys.evaluation.judge import Judge
 from raysys.evaluation.outcomes import FOLDER, users_of, write_outcomes
 from raysys.evaluation.protocol import EvalReport
 from raysys.progress import stage
-from raysys.runs import RECORD, Run, RunRecord, new_directory
+from raysys.runs import RECORD, VALUES, Run, RunRecord, new_directory
 from raysys.tasks.multitask import MultiTask
 from raysys.training.checkpoint import checkpoints
 from raysys.training.loop import TrainingLoop, read_history
@@ -163,6 +163,7 @@ def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
     (directory / "report.json").write_text(json.dumps([report.to_json() for report in reports], indent=1))
     for name in ("vocabulary.arrow", "catalog.arrow"):
         shutil.copyfile(dataset.path / name, directory / name)
+    (directory / VALUES).write_text(json.dumps(dataset.values_by_column()))
     (directory / "dataset.json").write_text(dataset.manifest.model_dump_json(indent=1))
     (directory / "best.safetensors").replace(directory / "model.safetensors")
     record = _record(config, directory, dataset, network, reports, seconds)

@@ -1,10 +1,12 @@
-"""Endpoints, one file each: a router under /v1 (or beside it, for operations) and one line in this dict."""
-
-from fastapi import APIRouter
+"""Endpoints, one file each, and one line in this dict."""
 
 from serving.endpoints import health, recommend
+from serving.endpoints.endpoint import Body, Call, Endpoint, Reply, Scope
 
-ENDPOINTS: dict[str, APIRouter] = {
-    "recommend": recommend.router,
-    "health": health.router,
+ENDPOINTS: dict[str, Endpoint] = {
+    "recommend": recommend.ENDPOINT,
+    "health": health.ENDPOINT,
 }
+"""Name -> endpoint."""
+
+__all__ = ["ENDPOINTS", "Body", "Call", "Endpoint", "Reply", "Scope"]

@@ -1,16 +1,15 @@
 """POST /v1/recommend: the k best items for a user or after a history."""
 
 from dataclasses import asdict
-from typing import Annotated, Self
+from typing import Self
 
-from fastapi import APIRouter, Body, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from serving.errors import RefusedError, request_id
-from serving.retrieval import Question, Source
-from serving.service import Service, service_of
-
-router = APIRouter(prefix="/v1", tags=["recommendations"])
+from serving.encoding import of_history
+from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
+from serving.errors import RefusedError
+from serving.question import Question, Source
+from serving.service import Service
 
 _EXAMPLES = {
     "known user": {"summary": "A user of the logs", "value": {"user_id": "42", "k": 5}},
@@ -19,13 +18,11 @@ _EXAMPLES = {
 }
 
 
-class RecommendRequest(BaseModel):
+class RecommendRequest(Body):
     """Who asks: either `user_id` or `history`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
     user_id: str | None = Field(None, min_length=1)
-    """A user of the logs that the run was trained on; anybody else is answered by popularity."""
+    """A user of the logs, or of events that were posted; anybody else is answered by popularity."""
     history: tuple[str, ...] | None = None
     """Item ids, oldest first; unknown ones are passed over, and where none is known popularity answers."""
     k: StrictInt | None = Field(None, ge=1)
@@ -41,10 +38,8 @@ class RecommendRequest(BaseModel):
         return self
 
 
-class RecommendedItem(BaseModel):
+class RecommendedItem(Reply):
     """One item of an answer."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     item_id: str
     title: str | None
@@ -55,37 +50,42 @@ class RecommendedItem(BaseModel):
     """What the run's other tasks predict for this user and item, by task: a rating, a probability."""
 
 
-class RecommendAnswer(BaseModel):
+class RecommendAnswer(Reply):
     """The items, best first."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     request_id: str
     run_id: str
     items: list[RecommendedItem]
     """Fewer than k where the catalogue holds no more."""
     source: Source
-    """What the list was made from: the user's history, the given history, or popularity in training."""
+    """What the list was made from: the user's events, the given history, or popularity in training."""
 
 
-@router.post("/recommend", summary="The k best items for a user or after a history")
-async def recommend(
-    request: Request, body: Annotated[RecommendRequest, Body(openapi_examples=_EXAMPLES)]
-) -> RecommendAnswer:
+async def recommend(call: Call) -> RecommendAnswer:
     """Rank the whole catalogue and return the best k items, leaving out what the user already had."""
-    service = service_of(request)
-    question = Question(body.user_id, body.history or (), _depth(body, service), body.exclude_seen)
-    answer = await service.answer(question)
-    return RecommendAnswer(
-        request_id=request_id(request),
-        run_id=service.run_id,
-        items=[RecommendedItem(**asdict(item)) for item in answer.items],
-        source=answer.source,
-    )
+    service = call.service
+    answer = await service.answer(await _question(call.body, service))
+    items = [RecommendedItem.model_construct(**asdict(item)) for item in answer.items]
+    return RecommendAnswer(request_id=call.request_id, run_id=service.run_id, items=items, source=answer.source)
 
 
-def _depth(body: RecommendRequest, service: Service) -> int:
+async def _question(body: RecommendRequest, service: Service) -> Question:
     k = service.config.k if body.k is None else body.k
     if k > service.config.k_max:
         raise RefusedError(400, "bad_request", f"body.k: at most {service.config.k_max} items (k_max), not {k}")
-    return k
+    if body.user_id is not None:
+        (state,) = await service.store.read([body.user_id])
+        return Question(state, "user", k, body.exclude_seen)
+    state = of_history(body.history or (), service.run.manifest.history[0])
+    return Question(state, "history", k, body.exclude_seen)
+
+
+ENDPOINT = Endpoint(
+    "POST",
+    "/v1/recommend",
+    "The k best items for a user or after a history",
+    recommend,
+    RecommendAnswer,
+    RecommendRequest,
+    examples=_EXAMPLES,
+)

@@ -5,20 +5,61 @@ import shutil
 import pytest
 from starlette.testclient import TestClient
 
+import raysys
+from raysys.configfile import build
+from raysys.data.config import IngestConfig
+from raysys.data.ingest import ingest
+from raysys.data.line import in_process
 from raysys.runs import Run
 from serving.config import ServeConfig
-from serving.gateway import create_app
+from serving.gateway import Gateway
+from serving.seeding import seed
 from serving.service import Service
+from serving.stores import make_store
 
 
 @pytest.fixture(scope="session")
-def service(tiny_run):
-    return Service(ServeConfig(k=5, k_max=20).replica(str(tiny_run.path)))
+def tiny_run(tmp_path_factory):
+    """The run of the other tests, made without Ray: only those that deploy need it."""
+    root = tmp_path_factory.mktemp("served")
+    source = {"format": "synthetic", "num_users": 300, "num_items": 60, "num_tastes": 4, "events_per_user": 12}
+    node = {"project": "tiny", "root": str(root), "split": {"kind": "leave_one_out"}, **source}
+    dataset = ingest(build(IngestConfig, node, "tiny"), root / "datasets" / "tiny", each=in_process)
+    model = {"width": 16, "max_length": 16, "backbone": {"num_blocks": 1}}
+    return raysys.train(
+        {
+            "project": "tiny",
+            "root": str(root),
+            "dataset": str(dataset.path),
+            "model": model,
+            "tasks": {"next_item": {}, "rating": {}},
+            "optimizer": {"learning_rate": 0.01, "warmup_steps": 10},
+            "training": {"epochs": 4, "batch_size": 32, "threads": 1},
+            "evaluation": {"resamples": 50},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """A function that returns a service over a run, with a store of its own that knows the run's users."""
+    return _serve
+
+
+def _serve(run, root, **settings):
+    config = ServeConfig(**settings).with_places(str(root), "tests")
+    seed(run, config)
+    return Service(config.replica(str(run.path)), make_store(config.store))
+
+
+@pytest.fixture(scope="session")
+def service(tiny_run, tmp_path_factory):
+    return _serve(tiny_run, tmp_path_factory.mktemp("serving"), k=5, k_max=20)
 
 
 @pytest.fixture
 def client(service):
-    return TestClient(create_app(service), raise_server_exceptions=False)
+    return TestClient(Gateway(service), raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The endpoints over a real tiny run, without Ray: answers, refusals, and what the OpenAPI page promises."""
 
 import asyncio
-import logging
 import threading
 
 import httpx
@@ -17,11 +16,8 @@ from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
 from serving.config import ServeConfig
 from serving.endpoints import ENDPOINTS
-from serving.gateway import create_app
+from serving.gateway import Gateway
 from serving.replica import Replica
-from serving.service import Service
-
-pytestmark = pytest.mark.cluster  # the run that is served is made by the real ingestion
 
 
 def recommend(client, **body):
@@ -105,9 +101,8 @@ def test_k_has_a_default_and_a_maximum(client):
     assert "at most 20" in error["message"]
 
 
-def test_the_whole_catalogue_is_the_most_there_is(tiny_run):
-    everything = Service(ServeConfig(k_max=1000).replica(str(tiny_run.path)))
-    client = TestClient(create_app(everything))
+def test_the_whole_catalogue_is_the_most_there_is(tiny_run, serve, tmp_path):
+    client = TestClient(Gateway(serve(tiny_run, tmp_path, k_max=1000)))
     had = set(items_of_user(tiny_run, "u7"))
     found = {item["item_id"] for item in recommend(client, user_id="u7", k=1000)["items"]}
     assert found == set(tiny_run.vocabulary.item_ids.to_pylist()) - had
@@ -154,13 +149,13 @@ def test_other_errors_have_the_same_shape(client, service, monkeypatch):
     wrong_method = client.get("/v1/recommend")
     refused(wrong_method, 405, "method_not_allowed")
     assert wrong_method.headers["allow"] == "POST"
-    monkeypatch.setattr(service.retrieval, "answer", lambda question: 1 / 0)
+    monkeypatch.setattr(service.retrieval, "answers", lambda questions: 1 / 0)
     error = refused(client.post("/v1/recommend", json={"user_id": "u1"}), 500, "internal")
     assert "division" not in error["message"]
 
 
 def test_without_a_run_the_answer_is_not_ready():
-    empty = TestClient(create_app())
+    empty = TestClient(Gateway())
     refused(empty.get("/healthz"), 503, "not_ready")
     refused(empty.post("/v1/recommend", json={"user_id": "u1"}), 503, "not_ready")
 
@@ -182,22 +177,22 @@ def test_health_tells_run_items_and_users(client, tiny_run):
     assert client.get("/healthz").json() == expected
 
 
-def test_without_the_dataset_histories_and_popularity_go_on(orphan_run, caplog, monkeypatch):
-    monkeypatch.setattr("serving.service._log", logging.getLogger("replica"))  # Ray's own is kept quiet here
-    orphan = Service(ServeConfig().replica(str(orphan_run.path)))
-    client = TestClient(create_app(orphan))
+def test_without_the_dataset_histories_and_popularity_go_on(orphan_run, serve, tmp_path, capsys):
+    client = TestClient(Gateway(serve(orphan_run, tmp_path)))
+    assert "no user histories" in capsys.readouterr().err
     assert client.get("/healthz").json()["users"] == 0
     assert recommend(client, user_id="u1")["source"] == "popularity"
     assert recommend(client, history=["i3"])["source"] == "history"
-    assert [record.levelname for record in caplog.records if "no user histories" in record.message] == ["WARNING"]
 
 
-def test_a_replica_changes_its_run_and_survives_a_bad_one(tiny_run, orphan_run):
+def test_a_replica_changes_its_run_and_survives_a_bad_one(tiny_run, orphan_run, tmp_path):
     replica = Replica()
     client = TestClient(replica.__serve_build_asgi_app__())
 
     def reconfigure(path):
-        asyncio.run(replica.reconfigure(ServeConfig(k=3).replica(str(path)).model_dump()))
+        asyncio.run(
+            replica.reconfigure(ServeConfig(k=3).with_places(str(tmp_path), "x").replica(str(path)).model_dump())
+        )
         return client.get("/healthz").json()["run_id"]
 
     with pytest.raises(UserError, match="not a run"):
@@ -210,17 +205,17 @@ def test_a_replica_changes_its_run_and_survives_a_bad_one(tiny_run, orphan_run):
 
 def test_health_answers_while_the_model_works(service, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
-    answer = service.retrieval.answer
+    answers = service.retrieval.answers
 
-    def slow(question):
+    def slow(questions):
         started.set()
         assert go_on.wait(30)
-        return answer(question)
+        return answers(questions)
 
-    monkeypatch.setattr(service.retrieval, "answer", slow)
+    monkeypatch.setattr(service.retrieval, "answers", slow)
 
     async def ask_both():
-        transport = httpx.ASGITransport(create_app(service))
+        transport = httpx.ASGITransport(Gateway(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             waiting = asyncio.create_task(client.post("/v1/recommend", json={"user_id": "u1"}))
             while not started.is_set():
@@ -270,7 +265,7 @@ def _finite(value):
 def test_the_openapi_document_is_complete(client):
     document = client.get("/openapi.json").json()
     assert document["info"]["title"] == "raysys"
-    assert set(document["paths"]) == {"/v1/recommend", "/healthz"}
+    assert set(document["paths"]) == {endpoint.path for endpoint in ENDPOINTS.values()}
     for path, methods in document["paths"].items():
         for operation in methods.values():
             assert operation["summary"], path
@@ -291,8 +286,3 @@ def test_every_example_of_the_openapi_document_is_answered(client):
     body = document["paths"]["/v1/recommend"]["post"]["requestBody"]["content"]["application/json"]
     for example in body["examples"].values():
         recommend(client, **example["value"])
-
-
-@pytest.mark.parametrize("name", ENDPOINTS)
-def test_every_endpoint_has_routes(name):
-    assert ENDPOINTS[name].routes

@@ -1,5 +1,7 @@
 """What is known of users, and that the features of a request are those of training and evaluation."""
 
+import asyncio
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,14 @@ import torch
 from raysys.data.batches import make_batch, make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
-from raysys.data.schema import Split
-from raysys.errors import UserError
+from raysys.data.schema import FIRST_ITEM, Split
 from raysys.evaluation.ranking import Candidates
+from serving.config import ServeConfig
+from serving.encoding import StateEncoder
 from serving.ranking import task_scores
-from serving.users import Histories
-
-pytestmark = pytest.mark.cluster  # the run that is served is made by the real ingestion
+from serving.seeding import seed
+from serving.state import NOBODY
+from serving.stores import make_store
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +25,29 @@ def dataset(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def histories(tiny_run):
-    return Histories.open(tiny_run.record.dataset, tiny_run.record.dataset_fingerprint)
+def store(tiny_run, tmp_path_factory):
+    config = ServeConfig().with_places(str(tmp_path_factory.mktemp("histories")), "tests")
+    seed(tiny_run, config)
+    return make_store(config.store)
 
 
-def test_every_user_is_found_with_all_events(dataset, histories):
-    reader = ShardReader(dataset)
+def test_every_user_is_found_with_all_events_and_encoded_as_in_training(tiny_run, dataset, store):
+    reader, encoder = ShardReader(dataset, columns=True), StateEncoder(tiny_run)
     rows = np.arange(dataset.manifest.num_users)
-    assert len(histories) == len(rows) == 300
-    events = 0
-    for row, user_id in zip(rows, reader.user_ids(rows).to_pylist(), strict=True):
-        found = histories.of(user_id)
-        assert found is not None
-        np.testing.assert_array_equal(found.items, reader.rows(rows[row : row + 1]).items)
-        events += len(found.items)
-    assert events == dataset.manifest.num_events
+    expected = reader.rows(rows)
+    found = encoder.rows(asyncio.run(store.read(reader.user_ids(rows).to_pylist())))
+    named = expected.items >= FIRST_ITEM  # of other items the dataset keeps no name
+    np.testing.assert_array_equal(found.items, expected.items[named])
+    np.testing.assert_array_equal(found.times, expected.times[named])
+    np.testing.assert_array_equal(found.events, expected.events[named])
+    np.testing.assert_array_equal(found.users, expected.users)
+    for name, values in expected.labels.items():
+        np.testing.assert_array_equal(found.labels[name], values[named])
 
 
-@pytest.mark.parametrize("user_id", ["", "u", "u300", "U1", "u1 ", "zz", "ü", "\ud800", "\U0010ffff", "u1\x00"])
-def test_nobody_else_is_found(histories, user_id):
-    assert histories.of(user_id) is None
-
-
-def test_another_dataset_is_refused(dataset):
-    with pytest.raises(UserError, match="fingerprints differ"):
-        Histories.open(dataset.path, "other")
+@pytest.mark.parametrize("user_id", ["", "u", "u300", "U1", "u1 ", "zz", "ü", "\U0010ffff", "u1\x00"])
+def test_nobody_else_is_found(store, user_id):
+    assert asyncio.run(store.read([user_id])) == [NOBODY]
 
 
 def test_task_scores_are_those_of_evaluation(tiny_run, dataset):

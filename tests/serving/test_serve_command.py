@@ -1,5 +1,6 @@
 """raysys serve before anything starts: configs, plans and refusals."""
 
+import asyncio
 import json
 import shutil
 import socket
@@ -13,7 +14,7 @@ from raysys.errors import UserError
 from serving.app import application, wait_ready
 from serving.checks import settle_port
 from serving.config import Autoscaling, ServeConfig
-from serving.service import Service
+from serving.question import Question
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens-100k" / "serve.yaml"
 OTHER = {
@@ -22,6 +23,8 @@ OTHER = {
     "k": 9,
     "k_max": 99,
     "threads": 2,
+    "store": {"path": "elsewhere.sqlite"},
+    "limits": {"batch": 8},
     "num_cpus": 0.5,
     "max_ongoing_requests": 31,
     "request_timeout_s": 29.0,
@@ -57,10 +60,11 @@ def test_ray_serve_takes_the_description(tiny_run):
     assert described.applications[0].import_path == "serving.app:build"
 
 
-def test_threads_are_those_of_the_model(tiny_run):
+def test_threads_are_those_of_the_model(tiny_run, serve, tmp_path, monkeypatch):
     for threads in (1, 2):
-        service = Service(ServeConfig(threads=threads).replica(str(tiny_run.path)))
-        assert service._model_thread.submit(torch.get_num_threads).result() == threads
+        service = serve(tiny_run, tmp_path, threads=threads)
+        monkeypatch.setattr(service.retrieval, "answers", lambda questions: [torch.get_num_threads()])
+        assert asyncio.run(service.answer(Question())) == threads
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from raysys.errors import UserError
 from serving.command import served
 from serving.config import ServeConfig
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
 
 def port_of(url):

@@ -1,0 +1,89 @@
+"""From users' states, which hold names, to the arrays of indices that a run's model reads."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from raysys.data.columns import Values
+from raysys.data.reader import UserRows
+from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN, Split
+from raysys.runs import Run
+from serving.state import StoredEvent, UserState
+
+
+class StateEncoder:
+    """Encodes by the vocabularies of one run; what they do not know is unknown to the model too."""
+
+    def __init__(self, run: Run) -> None:
+        manifest = run.manifest
+        self._lookup = run.vocabulary.lookup
+        self._fingerprint = manifest.fingerprint
+        self._events = {name: index for index, name in enumerate(manifest.event_names)}
+        self._labels, self._numbers, self._users = manifest.labels, manifest.numbers, manifest.user_columns
+        self._context = _indices(run.values["context"])
+        self._features = _indices(run.values["users"])
+        self.event_names, self.history = manifest.event_names, manifest.history
+        self.is_history = np.array([name in manifest.history for name in manifest.event_names] or [True])
+
+    def rows(self, states: Sequence[UserState]) -> UserRows:
+        """Return the events of users [B]; those of a kind that the run does not know are left out."""
+        known = [[one for one in state.events if one.event in self._events] for state in states]
+        flat = [event for events in known for event in events]
+        return UserRows(
+            offsets=np.cumsum([0, *map(len, known)]),
+            items=np.array([self._lookup(event.item_id) for event in flat], np.int32),
+            events=np.array([self._events[event.event] for event in flat], np.int8),
+            times=np.array([event.time for event in flat], np.int64),
+            marks=np.full(len(flat), Split.TRAIN, np.int8),
+            labels={name: _numbers([event.labels for event in flat], name) for name in self._labels},
+            users=np.array([self._row(state) for state in states], np.int64),
+            context=self.context([event.context for event in flat]),
+            features=self._of_users(states),
+        )
+
+    def context(self, given: Sequence[Mapping[str, Any] | None]) -> Values:
+        """Return the context columns of some events or questions."""
+        numbers = {name: _numbers(given, name) for name in self._numbers}
+        return Values(numbers, {name: _codes(given, name, values) for name, values in self._context.items()})
+
+    def _of_users(self, states: Sequence[UserState]) -> Values:
+        given = [None if state.profile is None else state.profile.features for state in states]
+        numbers = {name: _numbers(given, name) for name in self._users.numbers}
+        categories = {
+            name: _several(given, name, self._features[name], self._users.lists[name])
+            if name in self._users.lists
+            else _codes(given, name, self._features[name])
+            for name in self._users.categories
+        }
+        return Values(numbers, categories)
+
+    def _row(self, state: UserState) -> int:
+        profile = state.profile
+        return profile.row if profile is not None and profile.fingerprint == self._fingerprint else -1
+
+
+def of_history(history: Sequence[str], event: str) -> UserState:
+    """Return a visitor of whom only item ids are known, oldest first."""
+    return UserState(tuple(StoredEvent(item_id, event, 0) for item_id in history))
+
+
+def _indices(values: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+    return {name: {value: place + FIRST_ITEM for place, value in enumerate(own)} for name, own in values.items()}
+
+
+def _numbers(given: Sequence[Mapping[str, Any] | None], name: str) -> np.ndarray:
+    found = (one.get(name) if one else None for one in given)
+    return np.array([np.nan if value is None else value for value in found], np.float32)
+
+
+def _codes(given: Sequence[Mapping[str, Any] | None], name: str, index: Mapping[str, int]) -> np.ndarray:
+    return np.array([index.get(one.get(name, ""), UNKNOWN) if one else UNKNOWN for one in given], np.int32)
+
+
+def _several(given: Sequence[Mapping[str, Any] | None], name: str, index: Mapping[str, int], most: int) -> np.ndarray:
+    found = np.full((len(given), most), PAD, np.int32)
+    for row, one in enumerate(given):
+        codes = [index[value] for value in (one or {}).get(name) or () if value in index][:most]
+        found[row, : max(len(codes), 1)] = codes or [UNKNOWN]
+    return found
