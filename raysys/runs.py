@@ -122,7 +122,7 @@ class Run:
         path = self.path / VALUES
         if not path.is_file():
             raise UserError(
-                f"RUN {self.path}: no {VALUES}: it was made by an earlier raysys; train it again to serve it"
+                f"RUN {self.path}: no {VALUES}: made by an earlier raysys; train it again to serve it"
             )
         found: dict[str, dict[str, list[str]]] = json.loads(path.read_text())
         return found
