@@ -36,6 +36,7 @@ def serve(
     """Answer for a run over HTTP until Ctrl-C; prints the URL when it is ready."""
     import raysys
     from raysys import cluster
+    from serving import frontend
     from serving.checks import check_run, settle_port
 
     checked = _config(config, settings, host=host, port=port)
@@ -46,6 +47,7 @@ def serve(
         plan = _plan(opened, checked)
         print_json(plan) if json else print_plan(plan)
         return
+    frontend.prepare(checked)
     ended = contextlib.suppress(KeyboardInterrupt)  # the way to stop it: nothing went wrong
     stdout = sys.stdout  # inside the block everything printed goes to stderr
     with cluster.connected(), _one_interrupt(), served(str(opened.path), checked) as url, ended:
@@ -64,13 +66,14 @@ def served(run_path: str, config: "ServeConfig | Mapping[str, Any]") -> contextl
     return serve_run(run_path, checked)
 
 
-def check_port(config: "Mapping[str, Any]") -> None:
-    """Refuse a config whose port is taken, before hours of other work."""
+def prepare(config: "Mapping[str, Any]") -> None:
+    """Get ready to serve later, before Ray starts; refuse a config whose port is taken, before hours of other work."""
     from raysys.configfile import build
+    from serving import frontend
     from serving.checks import settle_port
     from serving.config import ServeConfig
 
-    settle_port(build(ServeConfig, dict(config), "serve"))
+    frontend.prepare(settle_port(build(ServeConfig, dict(config), "serve")))
 
 
 def _config(path: Path | None, settings: list[str] | None, **given: Any) -> "ServeConfig":

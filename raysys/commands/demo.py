@@ -62,7 +62,7 @@ def demo(
     started = time.perf_counter()
     place = root or store_root()
     configs = _configs(data, place, quick)
-    _verb_module("serve").check_port({**configs.serve, "port": port})
+    _verb_module("serve").prepare({**configs.serve, "port": port})
     with contextlib.ExitStack() as ray:
         with stage("start Ray"):
             ray.enter_context(cluster.connected())
