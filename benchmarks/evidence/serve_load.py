@@ -1,0 +1,105 @@
+"""Three times too much load, and a step of load: what is refused, what waits, and when the second replica answers.
+
+Overload: one replica; the rate that it sustains is found first. Then a third of it, and three times as much: what is
+admitted must keep its 99th percentile within twice that at the sustained rate, and the rest be refused with 429.
+Step: up to two replicas, beside a trivial deployment with the same autoscaling in the same Ray Serve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from _deployment import ROOT, Deployment, deployed, until, write
+from _serving import served_run
+from serve import histories
+
+ITEMS = 3_700
+
+
+def main() -> None:
+    options = _options()
+    run = served_run("ml-1m", options.root)
+    with deployed(run, {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}) as deployment:
+        overload = asyncio.run(_overload(deployment, options.seconds))
+    scaling = {"min_replicas": 1, "max_replicas": 2, "downscale_delay_s": 5}
+    with deployed(run, {"autoscaling": scaling}) as deployment:
+        step = asyncio.run(_step(deployment))
+    found = {"overload": overload, "step": step}
+    write(options.output, found)
+    print(json.dumps(found, indent=1))
+
+
+async def _overload(deployment: Deployment, seconds: float) -> dict[str, Any]:
+    bodies = histories(ITEMS, 500)
+    await deployment.load("/v1/recommend", 20, 3, bodies)
+    rate = 50.0
+    while True:
+        found = await deployment.load("/v1/recommend", rate * 1.5, seconds, bodies)
+        if set(found.statuses) != {"200"} or found.percentile(99) > 100:
+            break
+        rate *= 1.5
+    sustained = await deployment.load("/v1/recommend", rate, seconds, bodies)
+    over = await deployment.load("/v1/recommend", 3 * rate, seconds, bodies)
+    after = await deployment.load("/v1/recommend", rate, seconds, bodies)
+    return {
+        "sustained_rate": rate,
+        "sustained": sustained.to_json(),
+        "three_times": over.to_json(),
+        "after": after.to_json(),
+        "p99_ratio": round(over.percentile(99) / sustained.percentile(99), 2),
+        "answered": sum(over.statuses.values()) == over.sent,
+    }
+
+
+async def _step(deployment: Deployment) -> dict[str, Any]:
+    bodies, stop = histories(ITEMS, 500), asyncio.Event()
+    load = asyncio.create_task(_clients(deployment, stop, bodies))
+    began = time.monotonic()
+    await until(lambda: len(deployment.replicas()) == 2, 120)
+    appeared = time.monotonic() - began
+    answered = await until(lambda: _answering(deployment) == 2, 120) + appeared
+    await asyncio.sleep(5)
+    stop.set()
+    statuses = await load
+    light = asyncio.create_task(deployment.load("/v1/recommend", 10, 60, bodies))
+    down = await until(lambda: len(deployment.replicas()) == 1, 120)
+    quiet = await light
+    return {
+        "second_process_s": round(appeared, 1),
+        "second_answers_s": round(answered, 1),
+        "statuses_up": statuses,
+        "back_to_one_s": round(down, 1),
+        "statuses_down": dict(quiet.statuses),
+    }
+
+
+async def _clients(deployment: Deployment, stop: asyncio.Event, bodies: list[bytes]) -> dict[str, int]:
+    """Post at a rate that one replica is busy with, second by second, until told to stop."""
+    total: dict[str, int] = {}
+    while not stop.is_set():
+        found = await deployment.load("/v1/recommend", 400, 1, bodies, retries=1)
+        for status, count in found.statuses.items():
+            total[status] = total.get(status, 0) + count
+    return total
+
+
+def _answering(deployment: Deployment) -> int:
+    """Return how many replicas have listeners of their own."""
+    return sum(any(c.status == "LISTEN" for c in one.net_connections("tcp")) for one in deployment.replicas())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=15, help="of each load")
+    parser.add_argument("--root", type=Path, default=ROOT)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/evidence-serve_load.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The model of a run behind LitServe: python litserve_app.py RUN PORT."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import litserve as ls
+
+
+class Recommender(ls.LitAPI):
+    def __init__(self, run: str) -> None:
+        super().__init__(api_path="/v1/recommend")
+        self._run = run
+
+    def setup(self, device: str) -> None:
+        import torch
+
+        from raysys.runs import Run
+        from serving.encoding import of_history
+        from serving.question import Question
+        from serving.retrieval import Retrieval
+
+        torch.set_num_threads(1)
+        run = Run.open(self._run)
+        self._answers, event = Retrieval(run).answers, run.manifest.history[0]
+        self._question = lambda body: Question(of_history(body["history"], event), k=body.get("k", 10))
+
+    def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        return request
+
+    def predict(self, body: dict[str, Any]) -> Any:
+        return self._answers([self._question(body)])[0]
+
+    def encode_response(self, answer: Any) -> dict[str, Any]:
+        return {"items": [asdict(item) for item in answer.items]}
+
+
+if __name__ == "__main__":
+    server = ls.LitServer(Recommender(sys.argv[1]), accelerator="cpu", workers_per_device=1)
+    server.run(host="127.0.0.1", port=int(sys.argv[2]), generate_client_file=False, log_level="error")
