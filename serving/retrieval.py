@@ -13,9 +13,9 @@ from raysys.data.batches import Queries, make_queries
 from raysys.data.reader import history_rows
 from raysys.data.schema import Split
 from raysys.evaluation.baselines.popularity import PopularityScorer
+from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import Candidates, ModelScorer, recommend
 from raysys.runs import Run
-from serving.ranking import task_scores
 from serving.users import Histories
 
 Source = Literal["user", "history", "popularity"]
