@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from raysys.bulk.choice import choose_users
 from raysys.bulk.recommend import recommend_users
 from raysys.data.batches import make_queries
 from raysys.data.dataset import Dataset
@@ -123,17 +124,13 @@ def test_only_the_items_of_a_file_are_recommended(tiny_run, everybody, tmp_path)
         assert [row["item_id"] for row in some.get(user, [])] == expected
 
 
-@pytest.mark.parametrize("form", ["txt", "parquet"])
-def test_users_of_a_file_that_the_dataset_does_not_have_are_counted(form, tiny_run, everybody, tmp_path, command):
+def test_users_of_a_file_that_the_dataset_does_not_have_are_counted(tiny_run, everybody, tmp_path, command):
     every = lists_of(everybody[0])
     wanted = [*list(every)[10:20], "stranger", "stranger", "another"]
-    path = tmp_path / f"users.{form}"
-    if form == "txt":
-        path.write_text("\n".join(wanted))
-    else:
-        pq.write_table(pa.table({"user_id": wanted}), path)
-    arguments = ("recommend", tiny_run.path, "--users", path, "--k", 7, "-o", tmp_path / "lists")
-    code, out, err = command(*arguments, "--json")
+    (tmp_path / "users.txt").write_text("\n".join(wanted))
+    code, out, err = command(
+        *("recommend", tiny_run.path, "--users", tmp_path / "users.txt", "--k", 7, "-o", tmp_path / "lists", "--json")
+    )
     assert code == 0, err
     assert "2 users are not in the dataset and have no list" in err
     assert json.loads(out)["unknown_users"] == 2
@@ -144,10 +141,16 @@ def test_users_of_a_file_that_the_dataset_does_not_have_are_counted(form, tiny_r
     }
 
 
-@pytest.mark.parametrize("scheme", ["file", "local"])
-def test_lists_go_to_any_place_that_a_uri_names(scheme, tiny_run, everybody, tmp_path):
-    """`local` is a filesystem of fsspec, `file` one of pyarrow."""
-    recommend_users(tiny_run, f"{scheme}://{tmp_path}/deep/lists", "all", 7, users_per_part=64)
+def test_a_parquet_file_of_users_means_the_same_as_a_text_file(dataset, tmp_path):
+    ids = [*ShardReader(dataset).user_ids(np.array([7, 3, 200])).to_pylist(), "stranger", None]
+    pq.write_table(pa.table({"name": ids, "user_id": ids}), tmp_path / "users.parquet")
+    asked = choose_users(str(tmp_path / "users.parquet"), dataset)
+    assert (asked.rows_U.tolist(), asked.split, asked.unknown) == ([3, 7, 200], Split.NONE, 1)
+
+
+def test_lists_go_to_any_place_that_a_uri_names(tiny_run, everybody, tmp_path):
+    """`local` is a filesystem of fsspec."""
+    recommend_users(tiny_run, f"local://{tmp_path}/deep/lists", "all", 7, users_per_part=64)
     for file in everybody[0].iterdir():
         assert (tmp_path / "deep" / "lists" / file.name).read_bytes() == file.read_bytes()
 

@@ -9,8 +9,8 @@ from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
-from raysys.evaluation.ranking import Candidates
 from raysys.evaluation.pair_scores import task_scores
+from raysys.evaluation.ranking import Candidates
 from serving.users import Histories
 
 pytestmark = pytest.mark.cluster  # the run that is served is made by the real ingestion
