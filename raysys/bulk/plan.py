@@ -81,7 +81,7 @@ def begin(folder: Folder, plan: Plan) -> set[int]:
     Raises:
         UserError: the directory holds something else, or lists of another plan.
     """
-    names = set(folder.names())
+    names = {name for name in folder.names() if not name.endswith(folder.PARTIAL)}
     if PLAN not in names:
         if names:
             raise UserError(f"-o {folder.path}: exists and holds other files; give a directory that is new or empty")

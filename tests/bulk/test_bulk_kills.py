@@ -71,7 +71,7 @@ def test_a_killed_driver_goes_on_where_it_was(tiny_run, undisturbed, tmp_path):
     left = settled(output)
     assert not (output / "_manifest.json").exists(), "the kill came after the end"
     assert 5 <= len(left) < PARTS
-    (output / ".part-000149.parquet.dead.partial").write_bytes(b"half")  # of a worker that died while it wrote
+    (output / ".part-000149.parquet.x.partial").write_bytes(b"half")  # of a worker that died while it wrote
 
     again = start(tiny_run, output)
     _, said = again.communicate(timeout=240)

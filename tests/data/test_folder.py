@@ -17,7 +17,8 @@ def test_what_is_written_is_read_back(scheme, tmp_path):
     assert folder.names() == [".b", "a.json"], "a name under which a file was written stayed"
     assert folder.read("a.json") == b"[1]"
     assert (folder.has("a.json"), folder.has("b")) == (True, False)
-    again = Folder.open(folder.path)
+    again = Folder.open(f"{folder.path}/")
+    assert again.names() == [".b", "a.json"]
     again.remove(".b")
     assert folder.names() == ["a.json"]
     if scheme != "memory://":
