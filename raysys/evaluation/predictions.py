@@ -27,7 +27,9 @@ _LISTS, _RUN = "lists", "run"
 def evaluate_predictions(
     path: Path, dataset: Dataset, split: Split, run: tuple[MultiTask, EvaluationConfig, int] | None = None
 ) -> EvalReport:
-    """Measure the lists of a parquet file, or of a directory of them, for every user with held-out events; users without a list score 0.
+    """Measure the lists of a parquet file, or of a directory of them, for every user with held-out events.
+
+    Users without a list score 0.
 
     With a run (its model, evaluation config and history length), the report also holds `difference.METRIC`: lists
     minus run over the same users, with a paired bootstrap interval.
