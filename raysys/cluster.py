@@ -54,6 +54,14 @@ def connected() -> Iterator[None]:
             ray.shutdown()
 
 
+def places_for(tasks: int) -> int:
+    """Return how many of so many busy tasks can run at once; at least one."""
+    import ray
+
+    logical = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+    return max(1, min(tasks, int(logical // cpus_per_task())))
+
+
 def cpus_per_task() -> float:
     """Return how many of Ray's logical CPUs one busy task takes, so that no more run at once than there are cores.
 

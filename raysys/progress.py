@@ -27,9 +27,9 @@ def stage(text: str) -> Iterator[list[str]]:
 
 
 class StepBar:
-    """Progress of a training run: step, loss, speed and remaining time."""
+    """Progress of a training run or another work in steps: how many are done, a note, and the remaining time."""
 
-    def __init__(self, total: int, done: int = 0, enabled: bool = True) -> None:
+    def __init__(self, total: int, done: int = 0, enabled: bool = True, name: str = "training") -> None:
         self._enabled = enabled
         self._last_line = time.perf_counter()
         self._total = total
@@ -44,7 +44,7 @@ class StepBar:
             )
             self._bar = Progress(*columns, console=console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task("training", total=total, completed=done, note="")
+            self._task = self._bar.add_task(name, total=total, completed=done, note="")
 
     def update(self, step: int, note: str) -> None:
         """Show that `step` steps are done."""

@@ -12,11 +12,11 @@ from torch import Tensor
 from raysys.data.batches import Queries, make_queries
 from raysys.data.schema import Split
 from raysys.evaluation.baselines.popularity import PopularityScorer
+from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import Candidates, ModelScorer, recommend
 from raysys.runs import Run
 from serving.encoding import StateEncoder
 from serving.question import Answer, Item, Question
-from serving.ranking import task_scores
 
 
 class Retrieval:

@@ -26,7 +26,8 @@ def evaluate(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.parquet", help="Score these lists (user_id, rank, item_id) instead; with RUN, beside it."
+            metavar="PARQUET",
+            help="Score these lists (user_id, rank, item_id; a file or a directory) instead; with RUN, beside it.",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which held-out events: valid or test.")] = "test",
@@ -46,7 +47,7 @@ def evaluate(
     which = Split[split.upper()]
     if predictions is None:
         if run is None:
-            raise UserError("evaluate: name a RUN, or give --predictions FILE.parquet with --dataset DIRECTORY")
+            raise UserError("evaluate: name a RUN, or give --predictions PARQUET with --dataset DIRECTORY")
         report = _of_run(run, dataset, which, root)
     else:
         report = _of_predictions(predictions, run, dataset, which, root)

@@ -6,6 +6,7 @@ with every file that is found below it. Credentials come from the environment, a
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -32,6 +33,72 @@ class File:
     """Bytes; 0 where a web server does not say."""
     modified: str
     """ISO time in UTC, or an empty text where the place does not say."""
+
+
+class Folder:
+    """A directory at any place, for files that are written whole or not at all."""
+
+    PARTIAL = ".partial"
+    """Ends the names of files that are being written, or that somebody was killed over."""
+
+    def __init__(self, place: "_Place") -> None:
+        self._place = place
+        self.path = place.name + place.options
+
+    @staticmethod
+    def open(path: str) -> "Folder":
+        """Find a directory, or make it.
+
+        Raises:
+            UserError: it is a file, or its filesystem has no driver here or refuses.
+        """
+        place = _resolve(path)
+        with _refusals(path):
+            if place.filesystem.get_file_info(place.inner).type == fs.FileType.File:
+                raise UserError(f"path: {path}: is a file; give a directory")
+            place.filesystem.create_dir(place.inner, recursive=True)
+        return Folder(place)
+
+    def names(self) -> list[str]:
+        """Return the names of the files and directories in it, hidden ones too."""
+        with _refusals(self.path):
+            found = self._place.filesystem.get_file_info(fs.FileSelector(self._place.inner, allow_not_found=True))
+        return sorted(info.base_name for info in found)
+
+    def has(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        with _refusals(self.path):
+            return bool(self._place.filesystem.get_file_info(self._at(name)).is_file)
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        with self.read_random(name) as file:
+            return file.read()
+
+    def read_random(self, name: str) -> pa.NativeFile:
+        """Open a file for reading."""
+        with _refusals(self.path):
+            return self._place.filesystem.open_input_file(self._at(name))
+
+    def write(self, name: str, content: bytes | pa.Buffer) -> None:
+        """Write a file under another name, then rename it; where two write the same one, either's may stay."""
+        filesystem, partial = self._place.filesystem, self._at(f".{name}.{uuid.uuid4().hex}{self.PARTIAL}")
+        with _refusals(self.path):
+            with filesystem.open_output_stream(partial) as stream:
+                stream.write(content)
+            try:
+                filesystem.move(partial, self._at(name))
+            except FileNotFoundError:  # somebody who found the whole file took the other one for a dead worker's
+                if not self.has(name):
+                    raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        with _refusals(self.path):
+            self._place.filesystem.delete_file(self._at(name))
+
+    def _at(self, name: str) -> str:
+        return f"{self._place.inner.rstrip('/')}/{name}"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ _LISTS, _RUN = "lists", "run"
 def evaluate_predictions(
     path: Path, dataset: Dataset, split: Split, run: tuple[MultiTask, EvaluationConfig, int] | None = None
 ) -> EvalReport:
-    """Measure the lists of a parquet file for every user with held-out events; users without a list score 0.
+    """Measure the lists of a parquet file, or of a directory of them, for every user with held-out events.
+
+    Users without a list score 0.
 
     With a run (its model, evaluation config and history length), the report also holds `difference.METRIC`: lists
     minus run over the same users, with a paired bootstrap interval.
@@ -102,8 +104,8 @@ def _check_items(path: Path, users: np.ndarray, items: pa.ChunkedArray) -> None:
 
 def _read(path: Path) -> pa.Table:
     """Return user_id and item_id as text and rank as i64, without a missing value."""
-    if not path.is_file():
-        raise UserError(f"--predictions {path}: no such file")
+    if not path.exists():
+        raise UserError(f"--predictions {path}: no such file or directory")
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:

@@ -75,6 +75,26 @@ class ModelScorer:
         return asked @ self.table_VD[start:stop].T
 
 
+class Among:
+    """Another scorer's scores for some items; all others are left out of lists. The whole catalogue is still scored."""
+
+    def __init__(self, scorer: Scorer, items_N: Tensor) -> None:
+        """Take the vocabulary indices of the items that may be recommended."""
+        self.scorer = scorer
+        self.num_items = scorer.num_items
+        self.closed_I = torch.ones(scorer.num_items, dtype=torch.bool)
+        self.closed_I[items_N - FIRST_ITEM] = False
+
+    def ask(self, queries: Queries) -> Any:
+        """Ask the other scorer."""
+        return self.scorer.ask(queries)
+
+    def block(self, asked: Any, start: int, stop: int) -> Tensor:
+        """Return its scores, -inf for the items that are left out."""
+        scores_BW = self.scorer.block(asked, start, stop)
+        return scores_BW.masked_fill_(self.closed_I[start:stop].to(scores_BW.device), -torch.inf)
+
+
 @torch.inference_mode()
 def recommend(
     scorer: Scorer, queries: Queries, k: int, exclude_seen: bool = True, block: int | None = None

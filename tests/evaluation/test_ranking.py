@@ -16,7 +16,7 @@ from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN, Split
 from raysys.errors import UserError
 from raysys.evaluation.baselines.popularity import PopularityScorer
 from raysys.evaluation.protocol import EvaluationConfig
-from raysys.evaluation.ranking import ModelScorer, ranking_metrics, recommend
+from raysys.evaluation.ranking import Among, ModelScorer, ranking_metrics, recommend
 from raysys.model.recommender import ModelConfig
 from raysys.tasks import TASKS
 from raysys.tasks.multitask import MultiTask
@@ -268,3 +268,15 @@ def test_the_task_that_retrieves_is_found_by_name_or_by_itself(network):
 def test_depths_are_positive(k):
     with pytest.raises(UserError, match=r"here: k"):
         build(EvaluationConfig, {"k": k}, "here")
+
+
+@pytest.mark.parametrize("block", [1, 3, None])
+def test_lists_among_some_items_are_the_whole_list_without_the_others(network, block):
+    queries, allowed = queries_of([[2, 3, 4], [], [5] * 9]), [3, 5, 6, NUM_ITEMS + FIRST_ITEM - 1]
+    every = recommend(ModelScorer(network), queries, NUM_ITEMS)
+    some = recommend(Among(ModelScorer(network), torch.tensor(allowed)), queries, NUM_ITEMS, block=block)
+    for row in range(3):
+        expected = [item for item in every.items_BK[row].tolist() if item in allowed]
+        found = some.items_BK[row].tolist()
+        assert found == expected + [PAD] * (len(found) - len(expected))
+        assert (some.scores_BK[row][len(expected) :] == -torch.inf).all()

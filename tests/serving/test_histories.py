@@ -10,10 +10,10 @@ from raysys.data.batches import make_batch, make_queries
 from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
+from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import Candidates
 from serving.config import ServeConfig
 from serving.encoding import StateEncoder
-from serving.ranking import task_scores
 from serving.seeding import seed
 from serving.state import NOBODY
 from serving.stores import make_store
