@@ -15,7 +15,7 @@ from raysys.data.schema import Split
 from raysys.evaluation.baselines.popularity import PopularityScorer
 from raysys.evaluation.ranking import Candidates, ModelScorer, recommend
 from raysys.runs import Run
-from serving.ranking import task_scores
+from raysys.evaluation.task_scores import task_scores
 from serving.users import Histories
 
 Source = Literal["user", "history", "popularity"]

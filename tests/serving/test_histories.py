@@ -10,7 +10,7 @@ from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.errors import UserError
 from raysys.evaluation.ranking import Candidates
-from serving.ranking import task_scores
+from raysys.evaluation.task_scores import task_scores
 from serving.users import Histories
 
 pytestmark = pytest.mark.cluster  # the run that is served is made by the real ingestion
