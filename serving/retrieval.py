@@ -14,8 +14,8 @@ from raysys.data.reader import history_rows
 from raysys.data.schema import Split
 from raysys.evaluation.baselines.popularity import PopularityScorer
 from raysys.evaluation.ranking import Candidates, ModelScorer, recommend
-from raysys.runs import Run
 from raysys.evaluation.task_scores import task_scores
+from raysys.runs import Run
 from serving.users import Histories
 
 Source = Literal["user", "history", "popularity"]

@@ -128,7 +128,8 @@ def _complete(config: RunConfig, directory: Path) -> Run:
 def launch(config: RunConfig, directory: Path, resources: Mapping[str, float] | None = None) -> None:
     """Let Ray Train run the loop: in this process for one worker, else in a group that is restarted when it breaks.
 
-    Each worker takes some `resources`, by default a core, and a GPU where the config says so. One worker trains without Ray where there is none: on a GPU machine to which a dataset was copied, for instance.
+    Each worker takes some `resources`, by default a core, and a GPU where the config says so. One worker trains without
+    Ray where there is none: on a GPU machine to which a dataset was copied, for instance.
     """
     if config.training.num_workers == 1 and importlib.util.find_spec("ray") is None:
         run_loop(config, directory)
