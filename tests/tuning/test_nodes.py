@@ -16,7 +16,7 @@ from tuning.plan import read_plan
 from tuning.trial import TrialJob, run_trial
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.timeout(600)]
-EPOCHS = 12
+EPOCHS = 10
 
 
 @pytest.fixture
@@ -42,13 +42,14 @@ def history(study: Path, number: int) -> list[dict]:
 
 def test_the_trial_of_a_lost_node_goes_on_on_the_other(simulated, tune_node, base_node, tmp_path):
     cluster, nodes = simulated
-    base = {**base_node, "training": {"epochs": EPOCHS, "batch_size": 4}}
+    base = {**base_node, "training": {"epochs": EPOCHS, "batch_size": 4, "early_stopping": None}}
     space = {"optimizer.learning_rate": {"kind": "float", "low": 0.005, "high": 0.02}}
     node = {**tune_node, "base": base, "space": space, "searcher": {"kind": "random"}, "scheduler": {"kind": "none"}}
     file, study = tmp_path / "tune.yaml", tmp_path / "study"
     file.write_text(yaml.safe_dump({**node, "num_trials": 2, "max_concurrent": 2}))
     command = [sys.executable, "-m", "raysys", "tune", str(file), "-o", str(study)]
-    search = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": cluster.address}, stderr=subprocess.PIPE)
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    search = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     end = time.monotonic() + 200
     while not all(2 <= len(history(study, number)) <= EPOCHS - 3 for number in (0, 1)):
         assert search.poll() is None, search.communicate()
