@@ -34,9 +34,10 @@ class TuneConfig(FrozenConfig):
     max_concurrent: int = Field(1, ge=1)
     """Most trials that run at a time; with 1 a search repeats exactly."""
     cpus_per_trial: int = Field(1, ge=1)
-    """Cores that a trial reserves: as many as the base sets in training.threads."""
+    """Cores that a trial reserves, or each of its workers: as many as the base sets in training.threads."""
     gpus_per_trial: float = Field(1.0, gt=0)
-    """GPUs that a trial reserves where the base says training.gpu: with .25 four trials share one."""
+    """GPUs that a trial reserves where the base says training.gpu, or each of its workers: with .25 four trials of one
+    worker share one."""
     dataset_fraction: float = Field(1.0, gt=0, le=1)
     """Share of the users that trials train on; below 1 the best trials are then verified on all."""
     verify: int = Field(3, ge=1)

@@ -13,8 +13,10 @@ from raysys.component import FrozenConfig
 from raysys.errors import UserError, nearest
 from raysys.evaluation.protocol import lower_is_better
 
-COSTS = ("seconds", "parameters")
-"""Objectives that are no validation metrics: seconds of training of a trial, and parameters of its model."""
+LATENCY = "latency_ms"
+COSTS = ("seconds", "parameters", LATENCY)
+"""Objectives that are no validation metrics: seconds of training of a trial, parameters of its model, and milliseconds
+that it takes to answer a user."""
 Points = Mapping[int, Sequence[float]]
 """The objectives of each trial, by its number, in the order of the config."""
 
@@ -23,7 +25,8 @@ class ObjectiveConfig(FrozenConfig):
     """One of several things that a search is judged by."""
 
     metric: str
-    """A validation metric (click.auc), or a cost: seconds (of training), parameters (of the model)."""
+    """A validation metric (click.auc), or a cost: seconds (of training), parameters (of the model), latency_ms (median
+    milliseconds of one user's list of the whole catalogue, on one thread)."""
 
 
 class Objectives:

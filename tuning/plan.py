@@ -103,7 +103,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     """Tell what a search would do, without doing it: for --dry-run."""
     from raysys.training.fit import describe as describe_training
 
-    config = plan.config
+    config, processes = plan.config, plan.config.max_concurrent * plan.base["training"]["num_workers"]
     one = describe_training(RunConfig.model_validate(plan.base))
     return {
         "trials": config.num_trials,
@@ -111,11 +111,11 @@ def describe(plan: Plan) -> dict[str, Any]:
         "space": list(plan.space),
         "first_trial": plan.first_values,
         "most_epochs": config.num_trials * plan.most_epochs,
-        "cores": config.max_concurrent * config.cpus_per_trial,
+        "cores": processes * config.cpus_per_trial,
         **{key: one[key] for key in ("dataset", "start_from", "tasks", "users", "items", "parameters")},
         "steps_per_epoch": one["steps_per_epoch"],
         "expected_disk_bytes": one["expected_disk_bytes"] * config.max_concurrent,
-        "expected_memory_bytes": one["expected_memory_bytes_per_worker"] * config.max_concurrent,
+        "expected_memory_bytes": one["expected_memory_bytes_per_worker"] * processes,
     }
 
 
@@ -140,11 +140,7 @@ def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
 
     base = build(RunConfig, sparse, f"{where}: base")
     objectives = config.judged_by
-    if base.training.num_workers > 1:
-        raise UserError(
-            f"{where}: base.training.num_workers: {base.training.num_workers}, but a trial trains in one process; "
-            "write 1, and run more trials at a time (max_concurrent)"
-        )
+    _check_workers(config, base, where)
     for metric in objectives.metrics:
         if metric not in COSTS:
             _check_metric(metric, base, where)
@@ -158,6 +154,19 @@ def _check(config: TuneConfig, sparse: Node, where: str) -> Plan:
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return plan
+
+
+def _check_workers(config: TuneConfig, base: RunConfig, where: str) -> None:
+    if "training.num_workers" in config.space:
+        raise UserError(
+            f"{where}: space.training.num_workers: all trials of a search have as many workers; write it into the base"
+        )
+    workers = base.training.num_workers
+    if workers > 1 and base.training.gpu and config.gpus_per_trial < 1:
+        raise UserError(
+            f"{where}: gpus_per_trial: {config.gpus_per_trial:g}, but each of {workers} workers (base.training."
+            "num_workers) needs a GPU of its own; leave it out"
+        )
 
 
 def _check_parts(plan: Plan) -> None:

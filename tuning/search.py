@@ -102,7 +102,7 @@ def _run_trials(plan: Plan, study: Study) -> Trials:
     # A trial that failed before its first epoch ends without a metric.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     with cluster.connected(), Observer(plan, study) as observer:
-        _check_cores(plan.config.cpus_per_trial)
+        _check_room(plan)
         trials = Trials(plan, open_record(plan, study), observer.changed)
         observer.watch(trials.board)
         job = on_a_share(plan, _job(plan, study))
@@ -129,15 +129,21 @@ def _write_page(plan: Plan, study: Study, trials: Trials) -> None:
 
 
 def _job(plan: Plan, study: Study) -> TrialJob:
-    return TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(study.trials))
+    return TrialJob(plan.base, plan.metric, plan.objectives.metrics, str(study.trials), _resources(plan))
+
+
+def _resources(plan: Plan) -> dict[str, float]:
+    """Return what each process that trains takes."""
+    gpus = {"GPU": plan.config.gpus_per_trial} if plan.base["training"]["gpu"] else {}
+    return {"CPU": float(plan.config.cpus_per_trial), **gpus}
 
 
 def _tuner(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> "Tuner":
     from ray import tune
 
-    config = plan.config
-    gpus = config.gpus_per_trial if plan.base["training"]["gpu"] else 0.0
-    resources = {"cpu": float(config.cpus_per_trial), "gpu": gpus}
+    config, alone = plan.config, plan.base["training"]["num_workers"] == 1
+    # A trial with workers waits for them, without cores of its own. Tune wants to be asked for something.
+    resources = tune.PlacementGroupFactory([job.resources if alone else {"memory": 1.0}])
     return tune.Tuner(
         tune.with_resources(partial(_trial, job=job), resources),
         tune_config=tune.TuneConfig(
@@ -145,7 +151,7 @@ def _tuner(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> "Tuner":
             scheduler=_scheduler(plan, job, trials.board),
             num_samples=config.num_trials,
             max_concurrent_trials=config.max_concurrent,
-            reuse_actors=True,
+            reuse_actors=alone,  # the workers of a trial that is stopped end with its process
             trial_name_creator=lambda trial: f"{trial.config['number']:03d}",
             trial_dirname_creator=str,
         ),
@@ -230,7 +236,7 @@ def _scheduler(plan: Plan, job: TrialJob, board: Leaderboard) -> "TrialScheduler
         for record in sorted(board.ended(), key=lambda record: record.number):
             trial: Any = _Ended(str(record.number))
             nobody: Any = None  # who runs the trials: it is not asked
-            reports = read_reports(job, record.number, record.values)
+            reports = read_reports(job, record.number, record.values, record.epochs)
             made.on_trial_add(nobody, trial)
             for report in reports:
                 made.on_trial_result(nobody, trial, report)
@@ -245,13 +251,24 @@ class _Ended:
     trial_id: str
 
 
-def _check_cores(wanted: int) -> None:
-    """Refuse a trial that cannot be placed: Ray would wait for ever. A real cluster may grow, so it is left alone."""
+def _check_room(plan: Plan) -> None:
+    """Refuse trials that cannot be placed: Ray would wait for ever. A real cluster may grow, so it is left alone.
+
+    Of single processes one must fit, for the others wait in Tune. Of trials with workers all that may run at a time
+    must: they have begun when they ask for their workers.
+    """
     import ray
 
-    cores = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
-    if wanted > cores and "RAY_ADDRESS" not in os.environ:
-        raise UserError(f"cpus_per_trial: {wanted}, but Ray has {cores} cores here; ask for fewer")
+    workers, has = plan.base["training"]["num_workers"], ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for resource, (name, unit) in {"CPU": ("cpus", "cores"), "GPU": ("gpus", "GPUs")}.items():
+        each, there = _resources(plan).get(resource, 0.0), has.get(resource, 0.0)
+        wanted = each if workers == 1 else each * workers * plan.config.max_concurrent
+        if wanted <= there or "RAY_ADDRESS" in os.environ:
+            continue
+        told = f"{name}_per_trial: {each:g}"
+        if workers > 1:
+            told += f" for each of {workers} workers in max_concurrent: {plan.config.max_concurrent} takes {wanted:g}"
+        raise UserError(f"{told}, but Ray has {there:g} {unit} here; ask for fewer")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ def write_page(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> None:
     records = sorted(board.trials.values(), key=lambda record: record.number)
     curves = {
         record.number: [
-            (int(told["epoch"]), told["objectives"][0]) for told in read_reports(job, record.number, record.values)
+            (int(told["epoch"]), told["objectives"][0])
+            for told in read_reports(job, record.number, record.values, record.epochs)
         ]
         for record in records
         if record.epochs

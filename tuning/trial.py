@@ -6,7 +6,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from raysys.config import EarlyStopping, RunConfig
 from raysys.configfile import Node, build, set_path
 from raysys.errors import UserError, nearest
 from raysys.evaluation.protocol import lower_is_better
+from tuning.objectives import LATENCY
 
 Metrics = dict[str, float]
-_ERROR = "error.json"
-_KEPT = ("history.jsonl", _ERROR)
+_ERROR, _LATENCY = "error.json", "latency.json"
+_KEPT = ("history.jsonl", _ERROR, _LATENCY)
 SHARE = "training.user_share"
 """Path of the share of users that trials train on."""
 OBJECTIVE = "objective"
@@ -36,6 +37,8 @@ class TrialJob:
     """What trials are judged by: that metric, or several and costs."""
     directory: str
     """Every trial writes into its own number below it."""
+    resources: dict[str, float] = field(default_factory=dict)
+    """What each worker takes, by Ray's names, where a trial has several."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,13 @@ def candidate(base: Node, values: Mapping[str, Any], metric: str, where: str) ->
 
 
 def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-    """Train one configuration in its own directory, from where it was interrupted if it was.
+    """Train one configuration in its own directory, from where it was interrupted if it was: here, or by its workers.
 
     `report` is called after every validation and may end it; what came before an interruption is reported again.
     """
-    from raysys.training.checkpoint import checkpoints, read_position
     from raysys.training.fit import run_loop
-    from raysys.training.loop import read_history
+    from raysys.training.loop import read_safe_history
+    from raysys.training.workers import run_workers
 
     directory = trial_directory(job.directory, number)
     directory.mkdir(parents=True, exist_ok=True)
@@ -118,8 +121,10 @@ def run_trial(job: TrialJob, number: int, values: Mapping[str, Any], report: Cal
             if (told := reporter.told(metrics)) is not None:
                 report(told)
 
-        saved = checkpoints(directory / "checkpoints")
-        for metrics in read_history(directory)[: read_position(saved[-1]).epoch] if saved else ():
+        if reporter.config.training.num_workers > 1:
+            run_workers(reporter.config, directory, on_epoch, job.resources)
+            return
+        for metrics in read_safe_history(directory):
             on_epoch(metrics)
         run_loop(reporter.config, directory, on_epoch)
 
@@ -134,6 +139,7 @@ class Reporter:
 
         self.config = resolve(candidate(job.base, values, job.metric, f"trial {number}"))
         self.objectives = job.objectives
+        self.directory = trial_directory(job.directory, number)
         self.standing = Standing(self.config, job.metric)
         self._parameters = describe(self.config)["parameters"] if "parameters" in job.objectives else 0
 
@@ -143,17 +149,31 @@ class Reporter:
         if not standing.update(metrics):
             return None
         costs = {"seconds": metrics["seconds"], "parameters": self._parameters}
+        if LATENCY in self.objectives:
+            costs[LATENCY] = self._latency()
         known = {**standing.best, **costs}
         own = {OBJECTIVE: standing.value, "best_epoch": standing.epoch, "finished": standing.finished}
         return {**metrics, **own, "objectives": [known[name] for name in self.objectives]}
 
+    def _latency(self) -> float:
+        """Measure at the first validated epoch and keep it: what the model has learned does not change the time."""
+        from raysys.training.fit import measure_latency
 
-def read_reports(job: TrialJob, number: int, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return all that a trial has reported."""
+        path = self.directory / _LATENCY
+        if not path.is_file():
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_text(json.dumps({LATENCY: round(measure_latency(self.config, self.directory), 4)}))
+            partial.replace(path)
+        found: float = json.loads(path.read_text())[LATENCY]
+        return found
+
+
+def read_reports(job: TrialJob, number: int, values: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
+    """Return all that a trial has reported of so many epochs; its workers may have been ahead of the search."""
     from raysys.training.loop import read_history
 
     reporter = Reporter(job, number, values)
-    found = [reporter.told(metrics) for metrics in read_history(trial_directory(job.directory, number))]
+    found = [reporter.told(metrics) for metrics in read_history(reporter.directory, epochs)]
     return [told for told in found if told is not None]
 
 

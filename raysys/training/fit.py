@@ -5,12 +5,13 @@ import importlib.util
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from raysys import cluster
 from raysys.config import RunConfig
@@ -21,6 +22,7 @@ from raysys.errors import UserError
 from raysys.evaluation.calibration.of_tasks import Calibrators, fit_calibrators, write_calibrators
 from raysys.evaluation.evaluate import evaluate, examine
 from raysys.evaluation.judge import Judge
+from raysys.evaluation.latency import answer_latency
 from raysys.evaluation.outcomes import FOLDER, users_of, write_outcomes
 from raysys.evaluation.protocol import EvalReport
 from raysys.progress import stage
@@ -87,6 +89,19 @@ def describe(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def measure_latency(config: RunConfig, directory: Path) -> float:
+    """Return the milliseconds that the best weights of a training so far take to answer one user, on the CPU.
+
+    Raises:
+        UserError: no task retrieves.
+    """
+    dataset = open_dataset(config)
+    with torch.random.fork_rng(devices=[]):  # the training goes on with its own draws
+        network = MultiTask(config.model, config.tasks, dataset.manifest)
+    network.load_state_dict(load_file(directory / "best.safetensors"))
+    return answer_latency(Judge.of(dataset, config.evaluation, config.model.max_length), network)
+
+
 def run_loop(config: RunConfig, directory: Path, on_epoch: Callable[[dict[str, float]], None] | None = None) -> None:
     """Train in this process, as one rank of whatever process group it belongs to."""
     load_plugins(list(config.plugins), "config")
@@ -99,7 +114,7 @@ def run_loop(config: RunConfig, directory: Path, on_epoch: Callable[[dict[str, f
 def _complete(config: RunConfig, directory: Path) -> Run:
     start = time.perf_counter()
     with stage(f"train {', '.join(config.tasks)} on {config.training.num_workers} worker(s)") as remarks:
-        _fit(config, directory)
+        launch(config, directory)
         history = read_history(directory)
         remarks.append(f"{len(history)} epochs")
     with stage("evaluate beside baselines") as remarks:
@@ -110,10 +125,11 @@ def _complete(config: RunConfig, directory: Path) -> Run:
     return run
 
 
-def _fit(config: RunConfig, directory: Path) -> None:
+def launch(config: RunConfig, directory: Path, resources: Mapping[str, float] | None = None) -> None:
     """Let Ray Train run the loop: in this process for one worker, else in a group that is restarted when it breaks.
 
-    One worker trains without Ray where there is none: on a GPU machine to which a dataset was copied, for instance.
+    Each worker takes some `resources`, by default a core, and a GPU where the config says so. One worker trains without
+    Ray where there is none: on a GPU machine to which a dataset was copied, for instance.
     """
     if config.training.num_workers == 1 and importlib.util.find_spec("ray") is None:
         run_loop(config, directory)
@@ -128,7 +144,9 @@ def _fit(config: RunConfig, directory: Path) -> None:
         _worker,
         train_loop_config={"config": config.model_dump(mode="json"), "directory": str(directory)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers if workers > 1 else 0, use_gpu=config.training.gpu, resources_per_worker=None
+            num_workers=workers if workers > 1 else 0,
+            use_gpu=config.training.gpu,
+            resources_per_worker=None if resources is None else dict(resources),
         ),
         run_config=ray.train.RunConfig(
             name=directory.name,
@@ -156,8 +174,6 @@ def _worker(arguments: dict[str, Any]) -> None:
 def _finish(config: RunConfig, directory: Path, seconds: float) -> RunRecord:
     dataset = open_dataset(config)
     network = MultiTask(config.model, config.tasks, dataset.manifest)
-    from safetensors.torch import load_file
-
     network.load_state_dict(load_file(directory / "best.safetensors"))
     reports = examine_and_keep(config, dataset, network, directory)
     (directory / "report.json").write_text(json.dumps([report.to_json() for report in reports], indent=1))

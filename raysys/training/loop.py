@@ -21,7 +21,14 @@ from raysys.evaluation.judge import Judge
 from raysys.evaluation.protocol import lower_is_better
 from raysys.progress import StepBar
 from raysys.tasks.multitask import MultiTask
-from raysys.training.checkpoint import Position, checkpoints, load_checkpoint, save_checkpoint, save_weights
+from raysys.training.checkpoint import (
+    Position,
+    checkpoints,
+    load_checkpoint,
+    read_position,
+    save_checkpoint,
+    save_weights,
+)
 from raysys.training.feed import Feed
 from raysys.training.learner import Learner
 from raysys.training.meter import LossMeter
@@ -194,15 +201,23 @@ class TrainingLoop:
         self.position = load_checkpoint(found[-1], learner.module, learner.optimizer, learner.average)
         history = read_history(self.directory)[: self.position.epoch]
         if self.parallel.is_first:  # an epoch recorded after the checkpoint will be recorded again
-            (self.directory / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+            partial = self.directory / ".history.jsonl.partial"
+            partial.write_text("".join(json.dumps(line) + "\n" for line in history))
+            partial.replace(self.directory / "history.jsonl")
         if self.position.best_epoch > 0:
             self.best_metrics = history[self.position.best_epoch - 1]
 
 
-def read_history(directory: Path) -> list[Metrics]:
-    """Return the metrics of every epoch of a run so far."""
+def read_history(directory: Path, first: int | None = None) -> list[Metrics]:
+    """Return the metrics of every epoch of a run so far, or of the first so many."""
     path = directory / "history.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text().splitlines()[:first]] if path.is_file() else []
+
+
+def read_safe_history(directory: Path) -> list[Metrics]:
+    """Return the metrics of the epochs that will not be trained again if the run is interrupted now."""
+    found = checkpoints(directory / "checkpoints")
+    return read_history(directory, read_position(found[-1]).epoch) if found else []
 
 
 def describe_epoch(metrics: Metrics, monitored: str | None) -> str:

@@ -191,6 +191,11 @@ REFUSED = {
         "pick.weights: 'second'",
         "did you mean 'seconds'",
     ),
+    "a number of workers that varies": (
+        {"space": {"training.num_workers": {"kind": "choice", "values": [1, 2]}}},
+        "space.training.num_workers",
+        "write it into the base",
+    ),
     "an unknown key": ({"num_trails": 3}, "num_trails", "did you mean 'num_trials'"),
     "no base": ({"base": None}, "base", "a train config is expected"),
     "a base that is not there": ({"base": "nowhere.yaml"}, "nowhere.yaml", "no such config file"),
@@ -223,6 +228,13 @@ def test_a_share_of_the_users_is_no_use_to_vectors_of_all(tune_node, base_node):
     assert read_plan({**tune_node, "space": space, "base": base})
     with pytest.raises(UserError, match=r"training\.user_share: 0\.5.*a vector for every user"):
         read_plan({**tune_node, "space": space, "base": base, "dataset_fraction": 0.5})
+
+
+def test_workers_share_no_gpu(tune_node, base_node):
+    node = {**tune_node, "base": {**base_node, "training": {**base_node["training"], "num_workers": 2, "gpu": True}}}
+    assert describe(read_plan({**node, "max_concurrent": 3, "cpus_per_trial": 2}))["cores"] == 12
+    with pytest.raises(UserError, match=r"gpus_per_trial: 0\.5, but each of 2 workers"):
+        read_plan({**node, "gpus_per_trial": 0.5})
 
 
 def test_two_metrics_cannot_both_decide(tune_node, base_node):

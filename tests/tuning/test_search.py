@@ -154,9 +154,12 @@ def test_a_base_that_cannot_be_trained_ends_the_search_and_leaves_nothing(tune_n
     assert not (tmp_path / "study").exists()
 
 
-def test_more_cores_than_there_are_is_refused(tune_node, ray_cluster, tmp_path):
+def test_more_than_there_is_is_refused(tune_node, base_node, ray_cluster, tmp_path):
     with pytest.raises(UserError, match="cpus_per_trial: 4000"):
         tune_study({**tune_node, "cpus_per_trial": 4000}, output=tmp_path / "study")
+    base = {**base_node, "training": {"epochs": 3, "gpu": True}}
+    with pytest.raises(UserError, match=r"gpus_per_trial: 4000, but Ray has \d+ GPUs here"):
+        tune_study({**tune_node, "base": base, "gpus_per_trial": 4000}, output=tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 

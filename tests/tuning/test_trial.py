@@ -7,7 +7,16 @@ import pytest
 from raysys.errors import UserError
 from raysys.training.loop import read_history
 from tuning.plan import read_plan
-from tuning.trial import OBJECTIVE, Standing, TrialJob, read_failure, run_trial, sweep, trial_directory
+from tuning.trial import (
+    OBJECTIVE,
+    Standing,
+    TrialJob,
+    read_failure,
+    read_reports,
+    run_trial,
+    sweep,
+    trial_directory,
+)
 
 
 @pytest.fixture
@@ -83,6 +92,26 @@ def test_costs_are_objectives(job, tmp_path):
     assert error == reports[reports[-1]["best_epoch"] - 1]["rating.rmse"]
     assert parameters == int(parameters) > 1000
     assert 0 < seconds == reports[-1]["seconds"]
+
+
+def test_the_time_of_an_answer_is_measured_once_and_changes_nothing(job, tmp_path):
+    """Not at every epoch, nor when the trial goes on or is read again; training goes on as if nobody had looked."""
+    latency = replace(job, objectives=(job.metric, "latency_ms"))
+    plain: list[dict] = []
+    measured: list[dict] = []
+    run_trial(job, 0, {"model.dropout": 0.2}, plain.append)
+    run_trial(latency, 1, {"model.dropout": 0.2}, measured.append)
+    assert [told["loss"] for told in measured] == [told["loss"] for told in plain]
+    assert [told[job.metric] for told in measured] == [told[job.metric] for told in plain]
+    times = {told["objectives"][1] for told in measured}
+    assert len(times) == 1
+    assert 0 < min(times) < 1000
+    again: list[dict] = []
+    run_trial(latency, 1, {"model.dropout": 0.2}, again.append)
+    assert again == measured
+    sweep(tmp_path / "001")
+    assert read_reports(latency, 1, {"model.dropout": 0.2}, 3) == measured
+    assert read_reports(latency, 1, {"model.dropout": 0.2}, 2) == measured[:2]
 
 
 def _timeless(report: dict) -> dict:

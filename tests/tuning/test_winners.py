@@ -28,6 +28,7 @@ def test_directions_follow_from_the_names():
     objectives = Objectives(METRICS)
     assert objectives.directions == ["maximize", "minimize", "minimize"]
     assert objectives.lower_is_better == (False, True, True)
+    assert Objectives(["next_item.ndcg@10", "latency_ms"]).directions == ["maximize", "minimize"]
     assert Objectives(["seconds", "parameters", "rating.rmse"]).primary == "rating.rmse"
 
 
