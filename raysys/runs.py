@@ -121,9 +121,7 @@ class Run:
         """
         path = self.path / VALUES
         if not path.is_file():
-            raise UserError(
-                f"RUN {self.path}: no {VALUES}: made by an earlier raysys; train it again to serve it"
-            )
+            raise UserError(f"RUN {self.path}: no {VALUES}: made by an earlier raysys; train it again to serve it")
         found: dict[str, dict[str, list[str]]] = json.loads(path.read_text())
         return found
 

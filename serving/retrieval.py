@@ -14,7 +14,6 @@ from raysys.data.schema import Split
 from raysys.evaluation.baselines.popularity import PopularityScorer
 from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import Candidates, ModelScorer, recommend
-from raysys.evaluation.task_scores import task_scores
 from raysys.runs import Run
 from serving.encoding import StateEncoder
 from serving.question import Answer, Item, Question

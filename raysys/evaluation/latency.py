@@ -11,8 +11,8 @@ import torch
 from raysys.data.batches import Queries, make_queries
 from raysys.data.schema import Split
 from raysys.evaluation.judge import Judge
-from raysys.evaluation.ranking import ModelScorer, recommend
 from raysys.evaluation.pair_scores import task_scores
+from raysys.evaluation.ranking import ModelScorer, recommend
 from raysys.tasks.multitask import MultiTask
 
 _USERS, _ROUNDS, _SEED = 30, 5, 0
