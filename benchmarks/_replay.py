@@ -66,9 +66,12 @@ def read_search(node: Mapping[str, Any]) -> Plan:
     return Plan(build(TuneConfig, {**node, "base": base}, "search"), base, "search", base["training"]["epochs"])
 
 
-def replay(plan: Plan, rows: Sequence[Row]) -> Iterator[Replayed]:
-    """Run a search on the table, one trial at a time, until it ends or has had every row."""
-    trials = _OnTable(plan, rows)
+def replay(plan: Plan, rows: Sequence[Row], first: Row | None = None) -> Iterator[Replayed]:
+    """Run a search on the table, one trial at a time, until it ends or has had every row.
+
+    It begins with the row nearest to the base of the search, or with another as if that were the base.
+    """
+    trials = _OnTable(plan, rows, first)
     scheduler = scheduler_of(plan)
     while trials.rows_left and (begun := trials.begin()) is not None:
         yield _run(trials, scheduler, begun)
@@ -101,6 +104,12 @@ def _reports(plan: Plan, row: Row) -> Iterator[dict[str, Any]]:
         yield {"epoch": epoch, **own, "objectives": [standing.best[name] for name in plan.objectives.metrics]}
 
 
+def objectives_of(plan: Plan, row: Row) -> tuple[float, ...]:
+    """Return what a search sees of a row whose trial runs to its end."""
+    *_, last = _reports(plan, row)
+    return tuple(last["objectives"])
+
+
 @dataclass(frozen=True)
 class _TunesTrial:
     """As much of a trial as schedulers of Ray Tune look at."""
@@ -111,7 +120,7 @@ class _TunesTrial:
 class _OnTable(Trials):
     """The trials of a search, each of them a row of the table."""
 
-    def __init__(self, plan: Plan, rows: Sequence[Row]) -> None:
+    def __init__(self, plan: Plan, rows: Sequence[Row], first: Row | None) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -121,7 +130,7 @@ class _OnTable(Trials):
         self.domains: dict[str, BaseDistribution] = {}
         for path, part in space.parts.items():
             self.domains |= part.domains(path)
-        self.rows_left = list(rows)
+        self.rows_left, self.first = list(rows), first
         self.row_of: dict[int, Row] = {}
         super().__init__(
             plan,
@@ -134,6 +143,8 @@ class _OnTable(Trials):
         from optuna.trial import TrialState
 
         row = min(self.rows_left, key=lambda row: distance(trial.params, row.params, self.domains))
+        if self.first is not None and not self.row_of:
+            row = self.first
         self.rows_left.remove(row)
         self.study.tell(trial, state=TrialState.FAIL)
         self.study.enqueue_trial(row.params)
