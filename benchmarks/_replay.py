@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysys.component import kind_of
 from raysys.config import RunConfig
 from raysys.configfile import build
 from tuning.config import TuneConfig
@@ -80,16 +79,13 @@ def replay(plan: Plan, rows: Sequence[Row], first: Row | None = None) -> Iterato
 def _run(trials: _OnTable, scheduler: Any, begun: Begun) -> Replayed:
     told = Replayed(trials.row_of[begun.number])
     trial: Any = _TunesTrial(str(begun.number))
-    compared = kind_of(trials.plan.config.scheduler) != "none"
-    if compared:
-        scheduler.on_trial_add(None, trial)
+    scheduler.on_trial_add(None, trial)
     for report in _reports(trials.plan, told.row):
         trials.reported(begun.number, report)
         told.values.append(report["objectives"][0])
-        if report["finished"] or (compared and scheduler.on_trial_result(None, trial, report) == scheduler.STOP):
+        if scheduler.on_trial_result(None, trial, report) == scheduler.STOP or report["finished"]:
             break
-    if compared:
-        scheduler.on_trial_complete(None, trial, report)
+    scheduler.on_trial_complete(None, trial, report)
     told.objectives = tuple(report["objectives"])
     trials.ended(begun.number, None)
     return told
