@@ -43,7 +43,7 @@ def replayed(benchmarks, node, table, **changes):
     return list(benchmarks[0].replay(plan, table))
 
 
-@pytest.mark.parametrize("searcher", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("searcher", ["tpe", "random", pytest.param("gp", marks=pytest.mark.thorough)])
 def test_every_row_is_a_trial_once_and_the_one_nearest_to_the_base_is_the_first(benchmarks, tune_node, table, searcher):
     trials = replayed(benchmarks, tune_node, table, searcher={"kind": searcher}, scheduler={"kind": "none"})
     assert sorted(trial.row.number for trial in trials) == list(range(len(RATES)))
@@ -67,6 +67,7 @@ def test_what_is_stopped_costs_less_and_the_best_is_not(benchmarks, tune_node, t
     assert len(best.values) == 3
 
 
+@pytest.mark.thorough
 def test_a_searcher_that_learns_is_there_sooner_than_chance(benchmarks, tune_node, table):
     places = {}
     for kind in ("tpe", "random"):
