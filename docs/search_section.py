@@ -15,7 +15,7 @@ def replays(found: Mapping[str, Any]) -> str:
         for name, one in searches.items()
     ]
     areas = "; ".join(f"{name} {_both(found['several'][name])}" for name in found["several"])
-    ranks = ", ".join(f"{rank}. by `{metric}`" for metric, rank in table["rank_of_the_default"].items())
+    ranks = ", ".join(f"number {rank} by `{metric}`" for metric, rank in table["rank_of_the_default"].items())
     return f"""## KuaiRand: what a search saves
 
 {table["configurations"]} configurations of six tasks (their weights, two learning rates, dropout, what tasks share)
