@@ -1,4 +1,4 @@
-"""Writes docs/results.md from the recorded figures of benchmarks/results/evidence-quality.json."""
+"""Writes docs/results.md from the recorded figures in benchmarks/results."""
 
 import json
 import statistics
@@ -8,11 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import search_section
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "results" / "evidence-quality.json"
 TOGETHER = ROOT / "benchmarks" / "results" / "evidence-multitask.json"
+SEARCHES = ROOT / "benchmarks" / "results" / "search.json"
+WINNER = ROOT / "benchmarks" / "results" / "evidence-tune_winner.json"
 PAGE = ROOT / "docs" / "results.md"
 PUBLISHED: dict[str, tuple[tuple[str, float, float, str], ...]] = {
     "amazon-beauty": (
@@ -66,7 +69,11 @@ make results
 
 def main() -> None:
     """Write the page, or with --check compare it with what is there."""
-    text = page(json.loads(FIGURES.read_text())) + "\n" + together(json.loads(TOGETHER.read_text())["summary"])
+    sections = [page(json.loads(FIGURES.read_text())), together(json.loads(TOGETHER.read_text())["summary"])]
+    for path, section in ((SEARCHES, search_section.replays), (WINNER, search_section.winner)):
+        if path.is_file():
+            sections.append(section(json.loads(path.read_text())))
+    text = "\n".join(sections)
     if "--check" in sys.argv:
         if PAGE.read_text() != text:
             sys.exit(f"{PAGE} is not what its figures say: run `make results`")

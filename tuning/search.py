@@ -148,7 +148,7 @@ def _tuner(plan: Plan, study: Study, trials: Trials, job: TrialJob) -> "Tuner":
         tune.with_resources(partial(_trial, job=job), resources),
         tune_config=tune.TuneConfig(
             search_alg=_proposals(study, trials, "min" if plan.lower_is_better else "max"),
-            scheduler=_scheduler(plan, job, trials.board),
+            scheduler=_informed(scheduler_of(plan), plan, job, trials.board),
             num_samples=config.num_trials,
             max_concurrent_trials=config.max_concurrent,
             reuse_actors=alone,  # the workers of a trial that is stopped end with its process
@@ -223,8 +223,8 @@ def _unflattened(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result, "objectives": [result[f"objectives/{place}"] for place in places]}
 
 
-def _scheduler(plan: Plan, job: TrialJob, board: Leaderboard) -> "TrialScheduler":
-    """Return the scheduler, told of all that the trials which have ended had reported."""
+def scheduler_of(plan: Plan) -> "TrialScheduler":
+    """Return the scheduler of a new search."""
     from ray import tune
 
     kind = SCHEDULERS[kind_of(plan.config.scheduler)](plan.config.scheduler)
@@ -232,16 +232,21 @@ def _scheduler(plan: Plan, job: TrialJob, board: Leaderboard) -> "TrialScheduler
     if kind.needs_one_objective:
         options |= {"metric": OBJECTIVE, "mode": "min" if plan.lower_is_better else "max"}
     made: TrialScheduler = getattr(tune.schedulers, kind.ray_class)(**options)
-    if kind.needs_one_objective:
+    return made
+
+
+def _informed(scheduler: "TrialScheduler", plan: Plan, job: TrialJob, board: Leaderboard) -> "TrialScheduler":
+    """Tell a scheduler all that the trials which have ended had reported."""
+    if SCHEDULERS[kind_of(plan.config.scheduler)].needs_one_objective:
         for record in sorted(board.ended(), key=lambda record: record.number):
             trial: Any = _Ended(str(record.number))
             nobody: Any = None  # who runs the trials: it is not asked
             reports = read_reports(job, record.number, record.values, record.epochs)
-            made.on_trial_add(nobody, trial)
+            scheduler.on_trial_add(nobody, trial)
             for report in reports:
-                made.on_trial_result(nobody, trial, report)
-            made.on_trial_complete(nobody, trial, reports[-1])
-    return made
+                scheduler.on_trial_result(nobody, trial, report)
+            scheduler.on_trial_complete(nobody, trial, reports[-1])
+    return scheduler
 
 
 @dataclass(frozen=True)

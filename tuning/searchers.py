@@ -23,6 +23,8 @@ class Searcher(ABC):
     """Says how Optuna draws the parameters of a space."""
 
     Config: ClassVar[type[FrozenConfig]]
+    knows_stopped: ClassVar[bool] = True
+    """Whether it learns from trials that Optuna knows as pruned; where not, stopped trials count as complete."""
 
     def __init__(self, config: FrozenConfig) -> None:
         self.config: Any = config
@@ -126,6 +128,8 @@ class Grid(Searcher):
 class GaussianProcess(Searcher):
     """A Gaussian process and its expected improvement: for few trials over few parameters, seconds each."""
 
+    knows_stopped = False
+
     class Config(WithStartup):
         """Takes several objectives; parameters that depend on a kind are drawn at random."""
 
@@ -140,6 +144,8 @@ class GaussianProcess(Searcher):
 
 class CmaEs(Searcher):
     """Covariance matrix adaptation: for hundreds of trials over numbers (Hansen, 2016, arXiv 1604.00772)."""
+
+    knows_stopped = False
 
     class Config(FrozenConfig):
         """Takes two or more numbers and one objective."""

@@ -51,7 +51,9 @@ class Trials:
         self.board = Leaderboard(plan.objectives, plan.pick)
         self.fatal: str | None = None
         """Why the search cannot go on."""
-        most = searcher_of(plan).most_trials(plan.space_of)
+        searcher = searcher_of(plan)
+        most = searcher.most_trials(plan.space_of)
+        self._prunes = searcher.knows_stopped and len(plan.objectives.metrics) == 1
         self._most_trials = min(plan.config.num_trials, plan.config.num_trials if most is None else most)
         self._running: dict[int, tuple[optuna.Trial, float]] = {}
         self._take_up()
@@ -157,7 +159,7 @@ class Trials:
         self.study.set_user_attr(_SPENT, self.stopper.spent)
         if record.status == "failed":
             self.study.tell(trial, state=TrialState.FAIL)
-        elif record.status == "stopped" and len(record.objectives or ()) == 1:
+        elif record.status == "stopped" and self._prunes:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, list(record.objectives or ()))

@@ -217,3 +217,15 @@ def test_of_several_objectives_those_within_the_limits_are_verified(simulated):
         search.trials.reported(begun.number, {"epoch": 1, "best_epoch": 1, "finished": True, "objectives": point})
         search.trials.ended(begun.number, None)
     assert [record.number for record in best_trials(search.trials.board, 3)] == [1, 0], "and the base beside it"
+
+
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
+def test_every_searcher_learns_from_what_was_stopped(simulated, kind):
+    """A Gaussian process passes over pruned trials, so to it they are complete, at their best epoch."""
+    search = simulated(searcher={"kind": kind}, num_trials=12)
+    search.run()
+    records = [trial for trial in search.trials.study.trials if trial.user_attrs.get("record")]
+    stopped = [trial for trial in records if trial.user_attrs["record"]["status"] == "stopped"]
+    assert stopped
+    assert {trial.state.name for trial in stopped} == {"PRUNED" if kind == "tpe" else "COMPLETE"}
+    assert [trial.value for trial in stopped] == [trial.user_attrs["record"]["value"] for trial in stopped]

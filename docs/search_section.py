@@ -1,0 +1,77 @@
+"""The sections of docs/results.md about searches: replays on a recorded table, and the winner beside other ways."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def replays(found: Mapping[str, Any]) -> str:
+    """Return the section about what benchmarks/search.py found."""
+    table, seeds = found["table"], found["table"]["seeds"]
+    lines = [
+        f"| {metric} | {name} | {_both(one['epochs'])} | {statistics.median(one['value']):.4f} "
+        f"| {_both(one['regret'])} | {statistics.median(one['epochs_near']):.3f} |"
+        for metric, searches in found["single"].items()
+        for name, one in searches.items()
+    ]
+    areas = "; ".join(f"{name} {_both(found['several'][name])}" for name in found["several"])
+    ranks = ", ".join(f"number {rank} by `{metric}`" for metric, rank in table["rank_of_the_default"].items())
+    return f"""## KuaiRand: what a search saves
+
+{table["configurations"]} configurations of six tasks (their weights, two learning rates, dropout, what tasks share)
+were trained for six epochs each on a quarter of the users, and every epoch was recorded. Searches are replayed on this
+table of {table["epochs"]} epochs with the samplers and schedulers of `raysys tune`. Each seed begins with a
+configuration drawn for it, the same for all searches. Shares are of the table's epochs; {seeds} seeds, median (worst).
+Regret at a quarter of the epochs is (best - value) / (best - median) of the table. All values are of validation. The
+example's own configuration is {ranks}.
+
+| metric | search | epochs to 98 % of the best | value / best at 25 % | regret at 25 % | epochs to a regret of 0.1 |
+|---|---|---|---|---|---|
+{chr(10).join(lines)}
+
+Of `click.auc` and `next_item.ndcg@10` together, trials until 95 % of the area that the table covers above its worst
+values, as shares of its trials: {areas}.
+
+```bash
+python benchmarks/evidence/tune_table.py
+python benchmarks/search.py --quick -o benchmarks/results/search.json
+make results
+```
+"""
+
+
+def winner(found: Mapping[str, Any]) -> str:
+    """Return the section about what benchmarks/evidence/tune_winner.py found."""
+    summary = found["summary"]
+    lines = [
+        f"| {metric} | {told} | {one['first']:.4f} | {one['second']:.4f} "
+        f"| {one['difference']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}) |"
+        for told, gains in summary["gain_of_the_winner"].items()
+        for metric, one in gains.items()
+    ]
+    weightings = ", ".join(f"`{row['name']}`" for row in found["rows"] if _is_weighting(row["name"]))
+    return f"""## KuaiRand: the winner of a search
+
+The best three configurations of the same table, by the rule of `examples/kuairand/tune.yaml` over `click.auc` and
+`next_item.ndcg@10`, were trained on all users beside the default; the winner on validation is `{summary["winner"]}`.
+Beside it stands the weighting method that is best on validation by the same rule: `{summary["best_weighting"]}`, of
+{weightings}. Figures are of the test period, differences with 95 % intervals of a paired bootstrap over users; one
+seed.
+
+| metric | beside | it has | the winner has | difference |
+|---|---|---|---|---|
+{chr(10).join(lines)}
+
+```bash
+python benchmarks/evidence/tune_winner.py
+make results
+```
+"""
+
+
+def _is_weighting(name: str) -> bool:
+    return name != "default" and not name.startswith("configuration ")
+
+
+def _both(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3f} ({max(values):.3f})"
