@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from _deployment import ROOT, Deployment, deployed, until, write
-from _load import Outcome, constant_rate
+from _load import Outcome
 from _serving import served_run
 from serve import histories
 
@@ -83,9 +83,9 @@ async def _events(deployment: Deployment, stop: asyncio.Event) -> list[str]:
     number = 0
     while not stop.is_set():
         item = f"killed-{number}"
-        event = {"user_id": f"kill-{number % USERS}", "item_id": item, "event": "interaction", "event_id": item}
-        body = json.dumps(event).encode()
-        found = await constant_rate(f"{deployment.url}/v1/events", 1000, 0.001, lambda _, body=body: body, retries=3)
+        event = {"user_id": f"kill-{number % USERS}", "item_id": item, "event_id": item}
+        body = json.dumps({"events": [event]}).encode()
+        found = await deployment.load("/v1/events", 1000, 0.001, [body], retries=3)
         if found.statuses["200"]:
             accepted.append(item)
         number += 1

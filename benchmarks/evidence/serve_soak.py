@@ -59,8 +59,8 @@ async def _soaked(deployment: Deployment, rate: float, minutes: float) -> dict[s
 
 
 def _event(number: int) -> bytes:
-    event = {"user_id": f"u{number % 6000}", "item_id": f"i{number % 3700}", "event": "interaction"}
-    return json.dumps({**event, "event_id": f"soak-{number}"}).encode()
+    event = {"user_id": f"u{number % 6000}", "item_id": f"i{number % 3700}", "event_id": f"soak-{number}"}
+    return json.dumps({"events": [event]}).encode()
 
 
 def _options() -> argparse.Namespace:
