@@ -29,10 +29,20 @@ class Onnx(Kind):
                 _translate(encoder, path)
         except (RuntimeError, TypeError) as error:
             raise refusal("onnx", encoder.name, reason(error)) from None
-        encoder.check(OnnxProgram(path), "onnx")
+        _check(encoder, path)
         if any(tensor.dtype == torch.int8 for tensor in draft.state.values()):
             _quantise(path)
         return without_backbone(draft)
+
+
+def _check(encoder: Encoder, path: Path) -> None:
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    refused = (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException)
+    try:
+        encoder.check(OnnxProgram(path), "onnx")
+    except refused as error:
+        raise refusal("onnx", encoder.name, reason(error)) from None
 
 
 def _translate(encoder: Encoder, path: Path) -> None:
@@ -59,4 +69,5 @@ def _translate(encoder: Encoder, path: Path) -> None:
 def _quantise(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True)
+    with quiet():
+        quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True)
