@@ -27,7 +27,7 @@ ORIGINAL = "original"
 SEVERAL = 32
 """Users of a batch whose time is taken."""
 _K = 10
-_QUESTIONS = {1: 200, SEVERAL: 40}  # how many are asked, by their number of users
+_QUESTIONS = {1: 200, SEVERAL: 20}  # how many are asked, by their number of users
 _MODEL = ("model.safetensors", *(program.file for program in PROGRAMS))
 _SERVED = (*_MODEL, "config.yaml", "dataset.json", "vocabulary.arrow", "catalog.arrow", CALIBRATION, MANIFEST)
 
