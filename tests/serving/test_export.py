@@ -28,7 +28,7 @@ from serving.gateway import create_app
 from serving.ranking import task_scores
 from serving.service import Service
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]  # a compiler on a busy machine takes minutes
 
 PER_USER = [kind for kind, part in BACKBONES.items() if part.per_user]
 REFUSED = {
