@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -39,8 +39,8 @@ class Kind(ABC):
     Config: ClassVar[type[FrozenConfig]] = FrozenConfig
     stage: ClassVar[Stage]
 
-    def __init__(self, config: FrozenConfig) -> None:
-        self.config: FrozenConfig = config
+    def __init__(self, config: Any) -> None:
+        self.config: Any = config  # the kind's own Config
 
     @classmethod
     def settings(cls) -> set[str]:
