@@ -16,6 +16,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysys.errors import UserError, nearest
+from raysys.exported import OWN_DATASET, Exported, load_network
 
 if TYPE_CHECKING:  # torch and pyarrow load only when a run is opened, so that `raysys runs list` answers at once
     from raysys.config import RunConfig
@@ -49,6 +50,8 @@ class RunRecord(BaseModel):
     valid: dict[str, float]
     test: dict[str, float]
     versions: dict[str, str]
+    exported: Exported | None = None
+    """Of a run that `raysys export` made of another one."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,11 @@ class Run:
             state = "an unfinished run: finish it with `raysys train --resume`" if _unfinished(path) else "not a run"
             raise UserError(f"{path}: {state} (no {RECORD})")
         try:
-            return Run(path, RunRecord.model_validate_json((path / RECORD).read_text()))
+            record = RunRecord.model_validate_json((path / RECORD).read_text())
         except ValidationError as error:
             raise UserError(f"{path / RECORD}: not a record of raysys: {str(error).splitlines()[0]}") from None
+        own = {"dataset": str(path.absolute())} if record.dataset == OWN_DATASET else {}
+        return Run(path, record.model_copy(update=own))
 
     @cached_property
     def config(self) -> "RunConfig":
@@ -127,14 +132,12 @@ class Run:
 
     @cached_property
     def network(self) -> "MultiTask":
-        """The trained model, in evaluation mode on the CPU."""
-        from safetensors.torch import load_file
+        """The trained model, in evaluation mode on the CPU.
 
-        from raysys.tasks.multitask import MultiTask
-
-        network = MultiTask(self.config.model, self.config.tasks, self.manifest)
-        network.load_state_dict(load_file(self.path / "model.safetensors"))
-        return network.eval()
+        Raises:
+            UserError: it is an export that cannot be run here.
+        """
+        return load_network(self.path, self.config, self.manifest, self.record.exported)
 
     @cached_property
     def calibrators(self) -> "Calibrators":

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raysys.data.catalog import Catalog, vocabularies
 from raysys.data.columns import ColumnSchema
 from raysys.data.files import read_arrow, write_bytes
-from raysys.data.schema import CATEGORY_PREFIX, Split
+from raysys.data.schema import CATEGORY_PREFIX, PAD, UNKNOWN, Split
 from raysys.data.vocabulary import Vocabulary
 from raysys.errors import UserError
 
@@ -29,6 +29,17 @@ _PARTS = {
     *("staging", "shards", "rejected", "log", "items", "values", "categories"),
     *("vocabulary.arrow", "catalog.arrow", USERS, "rows.arrow", "lanes.json", "files.json"),
 }
+
+
+class View(BaseModel):
+    """The version whose shards another one reads, with fewer items."""
+
+    model_config = ConfigDict(frozen=True)
+
+    of: str
+    """Its directory."""
+    fingerprint: str
+    """What it was when the view was made."""
 
 
 class Manifest(BaseModel):
@@ -81,6 +92,8 @@ class Manifest(BaseModel):
     """Tells whether a key is the one that made the pseudonyms."""
     forgotten: int = 0
     """Users that were removed on request."""
+    view: View | None = None
+    """Of a version without shards of its own: whose it reads. Items that its vocabulary lacks are unknown there."""
     config: dict
     """The resolved ingest config."""
 
@@ -88,9 +101,13 @@ class Manifest(BaseModel):
 class Dataset:
     """One version of a dataset, opened for reading."""
 
-    def __init__(self, path: Path, manifest: Manifest, trains_on_validation: bool = False) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, trains_on_validation: bool = False, base: "Dataset | None" = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
+        self.base = base or self
+        """The version that holds the shards: this one, unless it is a view."""
         self.trains_on_validation = trains_on_validation
         """Whether events of the validation period count as training, and nothing is left to validate with."""
 
@@ -117,14 +134,22 @@ class Dataset:
                 f"{whole}: written with dataset schema {manifest.schema_version}, this raysys reads "
                 f"{SCHEMA_VERSION}; run `raysys ingest` again"
             )
-        return Dataset(whole, manifest)
+        return Dataset(whole, manifest, base=_base_of(whole, manifest.view))
 
     def with_validation(self) -> "Dataset":
         """Return the same with the validation period as part of training: for a last training before a release.
 
         Items that came in that period stay unknown, and popularity stays that of the training period.
         """
-        return Dataset(self.path, self.manifest, trains_on_validation=True)
+        return Dataset(self.path, self.manifest, trains_on_validation=True, base=self.base)
+
+    @property
+    def item_places(self) -> np.ndarray | None:
+        """Index here of every item index in the shards [V of the base] i32; None where they are the same."""
+        if self.manifest.view is None:
+            return None
+        special = np.array([PAD, UNKNOWN], np.int32)
+        return np.concatenate([special, self.vocabulary.encode(self.base.vocabulary.item_ids).to_numpy()])
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -139,7 +164,7 @@ class Dataset:
     @property
     def rows(self) -> pa.Table:
         """Event and token counts per user (ROWS), in shard order."""
-        table = read_arrow(self.path / "rows.arrow")
+        table = read_arrow(self.base.path / "rows.arrow")
         for name in ("events", "tokens") if self.trains_on_validation else ():
             train, valid = f"train_{name}", f"valid_{name}"
             both = pc.add(table[train], table[valid])
@@ -150,16 +175,16 @@ class Dataset:
     @property
     def users_path(self) -> Path:
         """The features of users, in shard order; the file is there where the dataset has some."""
-        return self.path / USERS
+        return self.base.path / USERS
 
     @property
     def shard_paths(self) -> list[Path]:
         """The shards, in their order."""
-        return [self.path / "shards" / name for name in self.manifest.shards]
+        return [self.base.path / "shards" / name for name in self.manifest.shards]
 
     def category_values(self, name: str) -> Vocabulary:
         """The values of a context category, in the order of their indices."""
-        return Vocabulary.load(category_path(self.path, name))
+        return Vocabulary.load(category_path(self.base.path, name))
 
     def values_by_column(self) -> dict[str, dict[str, list[str]]]:
         """Return the values of every category of the context and of users, each in the order of its indices."""
@@ -172,6 +197,20 @@ class Dataset:
         """Return the rows (i64, ascending) of users with at least one event of the split."""
         name = {Split.TRAIN: "train", Split.VALID: "valid", Split.TEST: "test"}[split]
         return np.flatnonzero(self.rows[f"{name}_events"].to_numpy() > 0)
+
+
+def _base_of(path: Path, view: View | None) -> Dataset | None:
+    """Return what a view is of.
+
+    Raises:
+        UserError: it is gone, or was rewritten.
+    """
+    if view is None:
+        return None
+    base = Dataset.open(view.of)
+    if base.manifest.fingerprint != view.fingerprint:
+        raise UserError(f"{path}: a view of {view.of}, which was rewritten since; make the view again")
+    return base
 
 
 def category_path(version: Path, name: str) -> Path:

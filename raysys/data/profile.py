@@ -42,9 +42,11 @@ def profile(dataset: Dataset) -> Profile:
     """Return the facts of a dataset; goes over its shards once, one at a time.
 
     Raises:
-        UserError: a file of the dataset is missing.
+        UserError: a file of the dataset is missing, or it is a view of another dataset.
     """
     manifest, catalog = dataset.manifest, dataset.catalog
+    if manifest.view is not None:
+        raise UserError(f"{dataset.path}: a view of {manifest.view.of} with fewer items; show that one")
     scan = Scan(manifest, manifest.num_items + FIRST_ITEM)
     for path in dataset.shard_paths:
         scan.add(read_arrow(path))

@@ -49,6 +49,7 @@ class ShardReader:
         self._names += self._numbers + self._categories
         self._users = read_arrow(dataset.users_path) if columns and dataset.manifest.user_columns else None
         self._tables = [read_arrow(path) for path in dataset.shard_paths]
+        self._places = dataset.item_places
         self._first_row = np.cumsum([0, *(table.num_rows for table in self._tables)])
         self._lists = [{name: _flat(table[name]) for name in self._names} for table in self._tables]
         if dataset.trains_on_validation:
@@ -78,7 +79,8 @@ class ShardReader:
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         source, owner = np.repeat(starts, lengths) + within, np.repeat(shards, lengths)
         flat = {name: self._gather(name, source, owner) for name in self._names}
-        known = (flat["items"], flat["events"], flat["times"], flat["marks"], _named(flat, LABEL_PREFIX))
+        items = flat["items"] if self._places is None else self._places[flat["items"]]
+        known = (items, flat["events"], flat["times"], flat["marks"], _named(flat, LABEL_PREFIX))
         context = Values(_named(flat, NUMBER_PREFIX), _named(flat, CATEGORY_PREFIX))
         features = Values() if self._users is None else values_of(self._users.take(pa.array(rows)))
         return UserRows(offsets, *known, rows, context, features)

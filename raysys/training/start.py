@@ -28,6 +28,11 @@ def resolve(config: RunConfig) -> RunConfig:
     changes: dict[str, object] = {}
     if config.start_from is not None:
         parent = find_run(config.start_from, config.root)
+        if parent.record.exported is not None:
+            raise UserError(
+                f"start_from: {parent.record.run_id} is an export, whose weights are not those that were trained; "
+                f"start from the run that it was made of, {parent.record.exported.of}"
+            )
         changes["start_from"] = str(parent.path.absolute())
         if "model" not in config.model_fields_set:
             changes["model"] = parent.config.model

@@ -102,7 +102,7 @@ class TransductionUnit(nn.Module):
         q, k, v = (self._apart(part) for part in (q_BLD, k_BLD, v_BLD))
         bias = bias_BLL.repeat_interleave(self.num_heads, 0) if self.num_heads > 1 else bias_BLL
         scores = torch.baddbmm(bias, q, k.transpose(1, 2))
-        mixed = (F.silu(scores) @ v).view(len(x_BLD), self.num_heads, x_BLD.shape[1], -1)
+        mixed = (F.silu(scores) @ v).view(x_BLD.shape[0], self.num_heads, x_BLD.shape[1], -1)
         mixed_BLD = mixed.transpose(1, 2).reshape(x_BLD.shape)
         return x_BLD + self.out(self.dropout(u_BLD * self.mixed_norm(mixed_BLD)))
 
