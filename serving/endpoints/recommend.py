@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from typing import Self
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import StrictBool, model_validator
 
 from serving.encoding import of_history
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
+from serving.endpoints.fields import Count, ItemIds, UserId
 from serving.errors import RefusedError
 from serving.question import Question, Source
 from serving.service import Service
@@ -21,11 +22,11 @@ _EXAMPLES = {
 class RecommendRequest(Body):
     """Who asks: either `user_id` or `history`."""
 
-    user_id: str | None = Field(None, min_length=1)
+    user_id: UserId | None = None
     """A user of the logs, or of events that were posted; anybody else is answered by popularity."""
-    history: tuple[str, ...] | None = None
+    history: ItemIds | None = None
     """Item ids, oldest first; unknown ones are passed over, and where none is known popularity answers."""
-    k: StrictInt | None = Field(None, ge=1)
+    k: Count | None = None
     """How many items; the server has a default and a maximum."""
     exclude_seen: StrictBool = True
     """Whether to leave out what the user already had."""

@@ -25,6 +25,8 @@ OTHER = {
     "threads": 2,
     "store": {"path": "elsewhere.sqlite"},
     "limits": {"batch": 8},
+    "access": {"keys": "keys.json"},
+    "tls": {"certificate": "certificate.pem", "key": "key.pem"},
     "num_cpus": 0.5,
     "max_ongoing_requests": 31,
     "request_timeout_s": 29.0,
