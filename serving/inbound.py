@@ -28,7 +28,7 @@ class Inbound:
     method: str
     path: str
     raw_path: str
-    """As it was sent: with %XX."""
+    """As it was sent, with %XX, a character for each byte."""
     query: bytes
     headers: Mapping[bytes, bytes]
     receive: Receive
@@ -134,7 +134,7 @@ def path_value(raw: str, name: str) -> str:
         RefusedError: it is not UTF-8.
     """
     try:
-        return unquote_to_bytes(raw).decode()
+        return unquote_to_bytes(raw.encode("latin-1")).decode()
     except UnicodeDecodeError:
         raise _bad(f"path.{name}: not UTF-8") from None
 
