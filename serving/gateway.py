@@ -22,6 +22,7 @@ from serving.inbound import Inbound, path_value
 from serving.journal import Audit, note_failure, note_fault
 from serving.metrics import Metrics
 from serving.outbound import Outbound, preflight
+from serving.page import page
 from serving.refusals import as_refusal
 from serving.routes import Route, Routes
 from serving.service import Service
@@ -101,7 +102,7 @@ class Gateway:
     async def _respond(self, inbound: Inbound, trace: _Trace) -> Outbound:
         if inbound.path in _OPEN_PATHS and inbound.method in ("GET", "HEAD"):
             trace.method, trace.template = inbound.method, inbound.path
-            return openapi.page() if inbound.path == "/docs" else Outbound(200, self._document)
+            return page() if inbound.path == "/docs" else Outbound(200, self._document)
         route = self._routes.find(inbound)
         trace.template = route.template
         if (allowed := preflight(inbound, route.by_method, self._origins)) is not None:

@@ -1,4 +1,4 @@
-"""The OpenAPI document and its page: written by FastAPI, which takes no requests here (docs/decisions/0023)."""
+"""The OpenAPI document: written by FastAPI, which takes no requests here (docs/decisions/0023-a-thin-gateway.md)."""
 
 import importlib.metadata
 import inspect
@@ -7,11 +7,9 @@ from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Path, Query
-from fastapi.openapi.docs import get_swagger_ui_html
 
 from serving.endpoints.endpoint import Endpoint
 from serving.errors import ErrorAnswer
-from serving.outbound import Outbound
 
 _DESCRIPTION = (
     "Recommendations from a trained run. Every answer carries a `request_id`: the `x-request-id` header of the "
@@ -24,11 +22,6 @@ _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key: `authorization: Bearer KEY`."},
     "header": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
 }
-_PAGE_POLICY = (
-    b"default-src 'none'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
-    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
-    b"frame-ancestors 'none'"
-)
 
 
 def document(endpoints: Collection[Endpoint]) -> dict[str, Any]:
@@ -58,12 +51,6 @@ def document(endpoints: Collection[Endpoint]) -> dict[str, Any]:
             operation = made["paths"][one.path][one.method.lower()]
             operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     return made
-
-
-def page() -> Outbound:
-    """Return the interactive page; its script comes from a CDN, so it works online alone."""
-    made = get_swagger_ui_html(openapi_url="/openapi.json", title="raysys")
-    return Outbound(200, bytes(made.body), "text/html; charset=utf-8", policy=_PAGE_POLICY)
 
 
 def _refusals(endpoint: Endpoint) -> dict[int | str, dict[str, Any]]:

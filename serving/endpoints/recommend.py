@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Self
 
-from pydantic import StrictBool, model_validator
+from pydantic import ConfigDict, StrictBool, model_validator
 
 from serving.encoding import of_history
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
@@ -19,8 +19,18 @@ _EXAMPLES = {
 }
 
 
+_EITHER = {
+    "oneOf": [
+        {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+        {"required": ["history"], "properties": {"history": {"type": "array"}}},
+    ]
+}
+
+
 class RecommendRequest(Body):
     """Who asks: either `user_id` or `history`."""
+
+    model_config = ConfigDict(json_schema_extra=_EITHER)
 
     user_id: UserId | None = None
     """A user of the logs, or of events that were posted; anybody else is answered by popularity."""

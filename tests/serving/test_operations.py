@@ -1,6 +1,8 @@
 """What operators see: readiness, metrics, models, headers, logs, the audit of admins, TLS."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import logging
 import re
@@ -142,6 +144,16 @@ def test_every_answer_has_the_headers_of_security(client, path):
     assert "default-src 'none'" in headers["content-security-policy"]
     assert "server" not in headers
     assert not [name for name in headers if name.startswith("access-control")]
+
+
+def test_the_page_loads_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    assert "http" not in page.text.replace("<!doctype html>", "").replace("<html", "").replace("</html>", "")
+    policy = page.headers["content-security-policy"]
+    for name in ("script", "style"):
+        own = re.search(f"<{name}>(.*?)</{name}>", page.text, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
 
 
 def test_other_origins_may_call_where_the_config_says_so(tiny_run, serve, tmp_path):
