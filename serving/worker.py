@@ -146,10 +146,12 @@ class Worker(Generic[_Q, _A]):
         try:
             answers = self._answer([one.question for one in batch])
         except Exception as error:  # the questions' askers handle it
+            self._note(len(batch), time.monotonic() - began)
             loop.call_soon_threadsafe(_fail, batch, error)
         else:
+            # Noted first: whoever has an answer and asks again finds the model free.
+            self._note(len(batch), time.monotonic() - began)
             loop.call_soon_threadsafe(_settle, batch, answers)
-        self._note(len(batch), time.monotonic() - began)
 
     def _note(self, size: int, seconds: float) -> None:
         with self._news:

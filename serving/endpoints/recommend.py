@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Self
 
 from pydantic import ConfigDict, StrictBool, model_validator
+from pydantic.config import JsonDict
 
 from serving.encoding import of_history
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
@@ -19,7 +20,7 @@ _EXAMPLES = {
 }
 
 
-_EITHER = {
+_EITHER: JsonDict = {
     "oneOf": [
         {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
         {"required": ["history"], "properties": {"history": {"type": "array"}}},

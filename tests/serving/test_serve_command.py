@@ -97,6 +97,15 @@ def test_a_dry_run_tells_and_does_nothing(tiny_run, command):
     assert (plan["users"], plan["replicas"]) == (300, "1 to 5")
 
 
+def test_without_keys_it_listens_on_this_machine_only(tiny_run, command):
+    options = ["--port", 0, "--no-auth", "--dry-run", "--json"]
+    code, out, err = command("serve", tiny_run.path, *options)
+    assert (code, json.loads(out)["keys"]) == (0, "not asked for"), err
+    code, out, err = command("serve", tiny_run.path, "--host", "0.0.0.0", *options)
+    assert (code, out) == (2, "")
+    assert "without keys only this machine may ask, not 0.0.0.0" in err
+
+
 def test_a_busy_port_is_refused_before_anything_starts(tiny_run, command, monkeypatch):
     monkeypatch.setattr("raysys.cluster.connected", lambda *_: pytest.fail("Ray was asked for"))
     with socket.socket() as taken:
