@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from raysys import cluster
 from raysys.errors import UserError
 from raysys.progress import stage
 from raysys.runs import Run
-from serving.checks import check_run, settle_port
+from serving.checks import check_access, check_run, settle_port
 from serving.config import ServeConfig
 from serving.seeding import seed
 
@@ -52,7 +53,12 @@ def application(run: Run, config: ServeConfig) -> dict[str, Any]:
         "autoscaling_config": {**scaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
     }
     return {
-        "http_options": {"host": config.host, "port": config.port, "request_timeout_s": config.request_timeout_s},
+        "http_options": {
+            "host": config.host,
+            "port": config.port,
+            "request_timeout_s": config.request_timeout_s,
+            **(config.tls.http_options() if config.tls is not None else {}),
+        },
         "logging_config": {"enable_access_log": False},  # a line for every request costs a part of the throughput
         "applications": [
             {"name": APPLICATION, "route_prefix": "/", "import_path": "serving.app:build", "deployments": [deployment]}
@@ -65,11 +71,13 @@ def served(run_path: str, config: ServeConfig) -> Iterator[str]:
     """Serve a run inside the block, which is given the URL; nothing is left listening after it.
 
     Raises:
-        UserError: the run cannot be served, the port is taken, Ray Serve already runs here, or it is not ready in time.
+        UserError: the run cannot be served, the port is taken, keys or certificate are not right, Ray Serve already
+            runs here, or it is not ready in time.
     """
     run = Run.open(run_path)
     check_run(run)
     config = settle_port(config).with_places(run.config.root, run.record.project)
+    check_access(config)
     seed(run, config)
     with cluster.connected():
         _refuse_second_application()
@@ -99,7 +107,8 @@ def deploy(run: Run, config: ServeConfig) -> str:
     assert client is not None, "serve.start left no controller"
     client.deploy_apps(described)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+    scheme = "http" if config.tls is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
 def wait_ready(url: str, run_id: str, timeout_s: float) -> dict[str, Any]:
@@ -158,7 +167,8 @@ def _state() -> tuple[str, str]:
 
 def _health(url: str) -> dict[str, Any]:
     """Ask /healthz directly, whatever $HTTP_PROXY says; nothing while the proxy has no route yet."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    own = ssl._create_unverified_context()  # a certificate names the host that clients know, not this address
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=own))
     try:
         with direct.open(f"{url}/healthz", timeout=10) as answer:
             health: dict[str, Any] = json.load(answer)

@@ -1,12 +1,15 @@
-"""What is checked before anything starts: whether the run can be served, and whether the port is free."""
+"""What is checked before anything starts: whether a run can be served, who may ask, and whether the port is free."""
 
 import errno
 import socket
+from pathlib import Path
 from typing import Any
 
 from raysys.errors import UserError
+from raysys.progress import console
 from raysys.runs import Run
 from serving.config import ServeConfig
+from serving.keys import first_key
 
 
 def check_run(run: Run) -> None:
@@ -24,6 +27,26 @@ def check_run(run: Run) -> None:
         raise UserError(
             f"RUN {run.record.run_id}: none of its tasks ({names}) retrieves items; train with next_item among them"
         )
+
+
+def check_access(config: ServeConfig) -> None:
+    """See that somebody can ask: where there is no file of keys yet, make one with a key, and show that once.
+
+    Raises:
+        UserError: the file of keys, or the certificate, is not right.
+    """
+    if config.tls is not None:
+        config.tls.check()
+    access = config.access
+    if not access.enabled:
+        return
+    assert access.keys is not None, "settled by `with_places`"
+    made = first_key(Path(access.keys))
+    if made is None:
+        console.print("  keys: those of `raysys keys list`; export one as RAYSYS_KEY", soft_wrap=True)
+        return
+    console.print("  a key for everything, shown this once (`raysys keys` makes others):", soft_wrap=True)
+    console.print(f"    export RAYSYS_KEY={made}", soft_wrap=True, markup=False)
 
 
 def settle_port(config: ServeConfig) -> ServeConfig:

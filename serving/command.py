@@ -28,6 +28,7 @@ def serve(
     config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="How to serve; see docs/serving.md.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any free one [8000].")] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask nobody for a key; on this machine alone.")] = False,
     settings: Settings = None,
     root: Root = None,
     dry_run: DryRun = False,
@@ -39,7 +40,8 @@ def serve(
     from serving import frontend
     from serving.checks import check_run, settle_port
 
-    checked = _config(config, settings, host=host, port=port)
+    open_to_all = ["access.enabled=false"] if no_auth else []
+    checked = _config(config, [*(settings or []), *open_to_all], host=host, port=port)
     opened = raysys.load(run, root)
     check_run(opened)
     checked = settle_port(checked)
@@ -51,7 +53,7 @@ def serve(
     ended = contextlib.suppress(KeyboardInterrupt)  # the way to stop it: nothing went wrong
     stdout = sys.stdout  # inside the block everything printed goes to stderr
     with cluster.connected(), _one_interrupt(), served(str(opened.path), checked) as url, ended:
-        _say_how_to_try(opened, url)
+        _say_how_to_try(opened, url, checked)
         print(dumps({"url": url, "run": opened.record.run_id}) if json else url, file=stdout, flush=True)
         threading.Event().wait()
 
@@ -76,13 +78,13 @@ def prepare(config: "Mapping[str, Any]") -> None:
     frontend.prepare(settle_port(build(ServeConfig, dict(config), "serve")))
 
 
-def _config(path: Path | None, settings: list[str] | None, **given: Any) -> "ServeConfig":
+def _config(path: Path | None, settings: list[str], **given: Any) -> "ServeConfig":
     from raysys.configfile import apply_settings, build, read_yaml
     from serving.config import ServeConfig
 
     node = read_yaml(path) if path is not None else {}
     node |= {key: value for key, value in given.items() if value is not None}
-    return build(ServeConfig, apply_settings(node, settings or []), str(path) if path is not None else "serve")
+    return build(ServeConfig, apply_settings(node, settings), str(path) if path is not None else "serve")
 
 
 def _plan(run: "Run", config: "ServeConfig") -> dict[str, Any]:
@@ -96,7 +98,8 @@ def _plan(run: "Run", config: "ServeConfig") -> dict[str, Any]:
     scaling = config.autoscaling
     return {
         "run": run.record.run_id,
-        "url": f"http://{config.host}:{config.port}",
+        "url": f"{'http' if config.tls is None else 'https'}://{config.host}:{config.port}",
+        "keys": "asked for" if config.access.enabled else "not asked for",
         "items": run.manifest.num_items,
         "users": users,
         "replicas": f"{scaling.min_replicas} to {scaling.max_replicas}",
@@ -105,12 +108,13 @@ def _plan(run: "Run", config: "ServeConfig") -> dict[str, Any]:
     }
 
 
-def _say_how_to_try(run: "Run", url: str) -> None:
+def _say_how_to_try(run: "Run", url: str, config: "ServeConfig") -> None:
     from raysys.progress import console
 
     history = run.vocabulary.decode(run.catalog.popularity.argsort()[-1:]).to_pylist()
     body = shlex.quote(dumps({"history": history, "k": 5}))
-    command = f"curl -s {url}/v1/recommend -H 'content-type: application/json' -d {body}"
+    key = ' -H "authorization: Bearer $RAYSYS_KEY"' if config.access.enabled else ""
+    command = f"curl -s {url}/v1/recommend{key} -H 'content-type: application/json' -d {body}"
     console.print(f"  try: {command}", markup=False, soft_wrap=True)
     console.print(f"  docs: {url}/docs   stop: Ctrl-C", soft_wrap=True)
 

@@ -1,12 +1,18 @@
 """The config of `raysys serve`, and the part of it that every replica is handed. Knows no ray."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig, OneOf
+from serving.auth import Access
 from serving.stores import STORES
+from serving.tls import Tls
+
+MOST_ITEMS = 10_000
+"""No list that is asked for may be longer."""
 
 
 class Autoscaling(FrozenConfig):
@@ -33,8 +39,13 @@ class Autoscaling(FrozenConfig):
 class Limits(FrozenConfig):
     """How much a replica takes on."""
 
-    body_bytes: int = Field(1 << 20, ge=1024)
+    body_bytes: int = Field(256 << 10, ge=1024)
     """Largest body of a request; a larger one is refused with 413."""
+    waiting: int = Field(256, ge=1)
+    """Most questions that wait for the model; further ones are refused with 429."""
+    deadline_ms: float = Field(2000.0, gt=0)
+    """Milliseconds within which the model must have a question; what would wait longer is refused at once with 429.
+    A client may ask for less with the header x-deadline-ms."""
     batch: int = Field(32, ge=1)
     """Most questions that the model answers at once; it takes what waits, and never waits for more."""
 
@@ -42,9 +53,9 @@ class Limits(FrozenConfig):
 class AnswerConfig(FrozenConfig):
     """What every replica needs to answer, beside the run."""
 
-    k: int = Field(10, ge=1)
+    k: int = Field(10, ge=1, le=MOST_ITEMS)
     """Items in an answer where the request does not say."""
-    k_max: int = Field(100, ge=1)
+    k_max: int = Field(100, ge=1, le=MOST_ITEMS)
     """Most items a request may ask for."""
     threads: int = Field(1, ge=1)
     """CPU threads of each replica's torch; with several replicas on a machine, one each is fastest."""
@@ -53,6 +64,7 @@ class AnswerConfig(FrozenConfig):
     )
     """Where users' events are kept."""
     limits: Limits = Limits()
+    access: Access = Access()
 
     @model_validator(mode="after")
     def _consistent(self) -> "AnswerConfig":
@@ -65,7 +77,7 @@ class ServeConfig(AnswerConfig):
     """Everything `raysys serve` needs beside the run."""
 
     host: str = Field("127.0.0.1", min_length=1)
-    """Address to listen on; 0.0.0.0 lets other machines in, and nobody is asked who they are."""
+    """Address to listen on; 0.0.0.0 lets other machines in."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
     num_cpus: float = Field(1.0, gt=0)
@@ -77,18 +89,39 @@ class ServeConfig(AnswerConfig):
     start_timeout_s: float = Field(300.0, gt=0)
     """Seconds after which an application that does not become ready is given up."""
     autoscaling: Autoscaling = Autoscaling()
+    tls: Tls | None = None
+    """Answer by https; null answers by http."""
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "ServeConfig":
+        if not self.access.enabled and not is_loopback(self.host):
+            raise ValueError(
+                f"access.enabled: without keys only this machine may ask, not {self.host}; leave access on "
+                "(`raysys keys add` makes a key), or listen on 127.0.0.1"
+            )
+        return self
 
     def with_places(self, root: str, project: str) -> "ServeConfig":
         """Return the config with a place for everything that is kept: ROOT/serving/PROJECT where it names none."""
-        if getattr(self.store, "path", "") is not None:
-            return self
-        store = self.store.model_copy(update={"path": f"{Path(root).absolute()}/serving/{project}/state.sqlite"})
-        return self.model_copy(update={"store": store})
+        place = f"{Path(root).absolute()}/serving/{project}"
+        store, access = self.store, self.access
+        if getattr(store, "path", "") is None:
+            store = store.model_copy(update={"path": f"{place}/state.sqlite"})
+        files = {"keys": access.keys or f"{place}/keys.json", "audit": access.audit or f"{place}/audit.jsonl"}
+        return self.model_copy(update={"store": store, "access": access.model_copy(update=files)})
 
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""
         own = {name: getattr(self, name) for name in AnswerConfig.model_fields}
         return ReplicaConfig(run=run, **own)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ReplicaConfig(AnswerConfig):

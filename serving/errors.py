@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 _SHOWN = 80  # characters of a wrong value that a message repeats
+_FINDINGS = 5  # what is wrong with a body is told up to here
 
 
 class ErrorBody(BaseModel):
@@ -30,13 +31,25 @@ class RefusedError(Exception):
         self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
 
+def shortened(value: object) -> str:
+    """Return a wrong value as a message repeats it: from the start of it."""
+    try:
+        given = repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits
+        given = "a number of thousands of digits"
+    return given if len(given) <= _SHOWN else f"{given[:_SHOWN]}..."
+
+
 def explain(error: ValidationError, where: str) -> str:
     """Return what is wrong with a body or a query, in a sentence for each finding."""
-    return "; ".join(_explain(finding, where) for finding in error.errors(include_url=False))
+    findings = error.errors(include_url=False)
+    told = [_explain(finding, where) for finding in findings[:_FINDINGS]]
+    more = len(findings) - len(told)
+    return "; ".join([*told, f"and {more} more"] if more else told)
 
 
 def _explain(finding: Any, where: str) -> str:
-    place = ".".join([where, *map(str, finding["loc"])])
+    place = ".".join([where, *(str(part)[:_SHOWN] for part in finding["loc"])])
     message = finding["msg"].removeprefix("Value error, ")
     if finding["type"] == "json_invalid":
         return f"{where}: not valid JSON ({finding['ctx']['error']})"
@@ -44,5 +57,4 @@ def _explain(finding: Any, where: str) -> str:
         return f"{place}: no such key; see /docs for what there is"
     if finding["type"] in ("missing", "value_error"):
         return f"{place}: {message}"
-    given = repr(finding["input"])
-    return f"{place}: {message}, not {given if len(given) <= _SHOWN else given[:_SHOWN] + '...'}"
+    return f"{place}: {message}, not {shortened(finding['input'])}"

@@ -1,163 +1,156 @@
 """The HTTP side: from bytes to a checked call of an endpoint, and from its answer, or whatever went wrong, to bytes.
 
-A thin ASGI app of our own, because a framework's share of a request is as large as the model's.
+A thin ASGI app of our own, because a framework's share of a request is as large as the model's
+(docs/decisions/0023-a-thin-gateway.md).
 """
 
-import logging
-import re
-import uuid
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from http import HTTPStatus
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from serving import openapi
-from serving.endpoints import ENDPOINTS, Call, Endpoint
-from serving.errors import ErrorAnswer, ErrorBody, RefusedError, explain
+from serving.auth import Guard
+from serving.endpoints import ENDPOINTS, Call, Endpoint, Raw, Replica
+from serving.errors import RefusedError, shortened
+from serving.inbound import Inbound, path_value
+from serving.journal import Audit, note_failure, note_fault
+from serving.metrics import Metrics
+from serving.outbound import Outbound, preflight
+from serving.page import page
+from serving.refusals import as_refusal
+from serving.routes import Route, Routes
 from serving.service import Service
+from serving.worker import ClosedError, deadline
 
-_log = logging.getLogger("ray.serve")
-_PLAIN_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_JSON, _HTML = b"application/json", b"text/html; charset=utf-8"
+_OPEN_PATHS = ("/docs", "/openapi.json")
 
 
-@dataclass(frozen=True, slots=True)
-class _Response:
-    status: int
-    content: bytes
-    kind: bytes = _JSON
-    headers: Mapping[str, str] | None = None
+@dataclass(slots=True)
+class _Trace:
+    """What becomes known of a request on its way; never the path as it was sent, which may name a user."""
+
+    method: str = "-"
+    template: str = "none"
+    values: Mapping[str, str] = field(default_factory=dict)
+    key_id: str | None = None
+    is_admin: bool = False
+    code: str | None = None
 
 
 class Gateway:
-    """Takes all requests. Until it has a service, endpoints answer 503."""
+    """Takes all requests. Until it has a service, endpoints that need one answer 503."""
 
     def __init__(self, service: Service | None = None, endpoints: Mapping[str, Endpoint] = ENDPOINTS) -> None:
+        self.metrics = Metrics() if service is None else service.metrics
+        self.stopping = False
+        """Whether it finishes what is under way, and wants nothing new."""
         self.service = service
         self._endpoints = dict(endpoints)
-        self._exact: dict[str, dict[str, Endpoint]] = {}
-        self._patterns: list[tuple[re.Pattern[str], dict[str, Endpoint]]] = []
-        for one in endpoints.values():
-            self._add(one)
+        self._routes = Routes(endpoints.values())
+
+    @property
+    def service(self) -> Service | None:
+        """What answers. Another one takes its place between two requests."""
+        return self._service
+
+    @service.setter
+    def service(self, service: Service | None) -> None:
+        self._service = service
+        self._guard: Guard | None = None
+        self._audit: Audit | None = None
+        self._origins: Sequence[str] = ()
+        if service is not None:
+            access = service.config.access
+            self._guard, self._origins = Guard(access), access.cors
+            self._audit = Audit(Path(access.audit), self._guard.ring) if access.audit is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
-        if scope["type"] != "http":
-            return
-        request_id = _request_id(scope)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        elif scope["type"] == "http":
+            await self._answer(Inbound.of(scope, receive), send)
+
+    async def _answer(self, inbound: Inbound, send: Send) -> None:
+        began, trace = time.perf_counter(), _Trace()
         try:
-            response = await self._respond(scope, receive, request_id)
-        except RefusedError as error:
-            response = _failure(error.status, error.code, error.message, request_id, error.headers)
-        except Exception:
-            _log.exception("request %s failed", request_id)
-            told = "this failed here, not in the request; the log has more under its id"
-            response = _failure(500, "internal", told, request_id)
-        await _send(send, response, request_id)
+            response = await self._respond(inbound, trace)
+        except Exception as error:
+            refusal = as_refusal(error)
+            if refusal.status == 500:
+                note_fault(inbound.request_id, error)
+            trace.code = refusal.code
+            response = Outbound.refusal(refusal, inbound.request_id)
+        self._note(inbound, trace, response.status, time.perf_counter() - began)
+        await response.send(send, inbound, self._origins)
 
-    async def _respond(self, scope: Scope, receive: Receive, request_id: str) -> _Response:
-        if scope["path"] == "/openapi.json" and scope["method"] == "GET":
-            return _Response(200, self._document)
-        if scope["path"] == "/docs" and scope["method"] == "GET":
-            return _Response(200, openapi.page().encode(), _HTML)
-        endpoint, path = self._route(scope["method"], scope["path"])
-        if self.service is None:
-            raise RefusedError(503, "not_ready", "no run is loaded yet; try again in a few seconds")
-        body = None
-        if endpoint.body is not None:
-            body = await _checked(endpoint, endpoint.body, scope, receive, self.service.config.limits.body_bytes)
-        answer = await endpoint.handle(Call(self.service, body, path, request_id))
-        return _Response(200, to_json(answer))
+    def _note(self, inbound: Inbound, trace: _Trace, status: int, seconds: float) -> None:
+        self.metrics.request(trace.template, status, seconds, trace.code)
+        if trace.code is not None:
+            note_failure(inbound.request_id, trace.method, trace.template, status, trace.code, seconds)
+        if trace.is_admin and self._audit is not None:
+            self._audit.note(inbound.request_id, trace.key_id, trace.method, trace.template, trace.values, status)
 
-    def _route(self, method: str, path: str) -> tuple[Endpoint, Mapping[str, str]]:
-        by_method, values = self._exact.get(path), {}
-        if by_method is None:
-            for pattern, found in self._patterns:
-                if match := pattern.fullmatch(path):
-                    by_method, values = found, {name: unquote(value) for name, value in match.groupdict().items()}
-                    break
-        if by_method is None:
-            raise RefusedError(404, "not_found", f"{method} {path}: Not Found; see /docs for what there is")
-        if method not in by_method:
-            allowed = ", ".join(by_method)
-            text = f"{method} {path}: Method Not Allowed (allowed: {allowed}); see /docs for what there is"
-            raise RefusedError(405, "method_not_allowed", text, {"allow": allowed})
-        return by_method[method], values
+    async def _respond(self, inbound: Inbound, trace: _Trace) -> Outbound:
+        if inbound.path in _OPEN_PATHS and inbound.method in ("GET", "HEAD"):
+            trace.method, trace.template = inbound.method, inbound.path
+            return page() if inbound.path == "/docs" else Outbound(200, self._document)
+        route = self._routes.find(inbound)
+        trace.template = route.template
+        if (allowed := preflight(inbound, route.by_method, self._origins)) is not None:
+            return allowed
+        endpoint = _endpoint(route, inbound.method)
+        trace.method, trace.is_admin = inbound.method, endpoint.scope == "admin"
+        if self._service is None and endpoint.needs_run:
+            told = "no run is loaded yet; try again in a few seconds"
+            raise RefusedError(503, "not_ready", told, {"retry-after": "5"})
+        if self._guard is not None:
+            trace.key_id = self._guard.admit(inbound.headers, endpoint.scope)
+        trace.values = {name: path_value(raw, name) for name, raw in route.values.items()}
+        body = await self._body(endpoint, inbound)
+        return Outbound.of(await self._handle(endpoint, inbound, trace.values, body))
 
-    def _add(self, endpoint: Endpoint) -> None:
-        if "{" not in endpoint.path:
-            self._exact.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-            return
-        pattern = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", endpoint.path))
-        for known, by_method in self._patterns:
-            if known == pattern:
-                by_method[endpoint.method] = endpoint
-                return
-        self._patterns.append((pattern, {endpoint.method: endpoint}))
+    async def _body(self, endpoint: Endpoint, inbound: Inbound) -> BaseModel | None:
+        if endpoint.body is None or self._service is None:
+            return None
+        if endpoint.reads_query:
+            return inbound.parameters(endpoint.body)
+        return await inbound.body(endpoint.body, self._service.config.limits.body_bytes)
+
+    async def _handle(
+        self, endpoint: Endpoint, inbound: Inbound, values: Mapping[str, str], body: BaseModel | None
+    ) -> BaseModel | Raw:
+        if (service := self._service) is not None:
+            deadline.set(inbound.deadline(service.config.limits.deadline_ms))
+        replica = Replica(service, self.metrics, self.stopping)
+        call = Call(service, body, values, inbound.request_id, replica)  # type: ignore[arg-type]
+        try:
+            return await endpoint.handle(call)
+        except ClosedError:
+            if self._service is service:
+                raise
+            return await self._handle(endpoint, inbound, values, body)  # another run has taken its place meanwhile
 
     @cached_property
     def _document(self) -> bytes:
         return to_json(openapi.document(self._endpoints.values()))
 
 
-async def _checked(endpoint: Endpoint, model: type[BaseModel], scope: Scope, receive: Receive, most: int) -> BaseModel:
-    try:
-        if endpoint.reads_query:
-            return model.model_validate(dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True)))
-        return model.model_validate_json(await _read(scope, receive, most))
-    except ValidationError as error:
-        where = "query" if endpoint.reads_query else "body"
-        raise RefusedError(400, "bad_request", explain(error, where)) from None
-
-
-async def _read(scope: Scope, receive: Receive, most: int) -> bytes:
-    """Read the body; one that is too large is not read to its end."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message: MutableMapping[str, Any] = await receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedError(400, "disconnected", "the client went away before its body was here")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
-            raise RefusedError(413, "too_large", f"body: larger than {most:,} bytes (limits.body_bytes)")
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def _request_id(scope: Scope) -> str:
-    """Return the x-request-id header where that is plain text, else a new id."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
-            return value.decode()
-    return uuid.uuid4().hex
-
-
-def _failure(
-    status: int, code: str, message: str, request_id: str, headers: Mapping[str, str] | None = None
-) -> _Response:
-    body = ErrorAnswer(error=ErrorBody(code=code, message=message, request_id=request_id))
-    return _Response(HTTPStatus(status), to_json(body), headers=headers)
-
-
-async def _send(send: Send, response: _Response, request_id: str) -> None:
-    headers = [
-        (b"content-type", response.kind),
-        (b"content-length", str(len(response.content)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *((name.encode(), value.encode()) for name, value in (response.headers or {}).items()),
-    ]
-    await send({"type": "http.response.start", "status": int(response.status), "headers": headers})
-    await send({"type": "http.response.body", "body": response.content})
+def _endpoint(route: Route, method: str) -> Endpoint:
+    endpoint = route.by_method.get("GET" if method == "HEAD" else method)
+    if endpoint is None:
+        methods = ", ".join(route.by_method)
+        told = f"{shortened(method)} is no method of this path: Method Not Allowed (allowed: {methods})"
+        raise RefusedError(405, "method_not_allowed", told, {"allow": methods})
+    return endpoint
 
 
 async def _live(receive: Receive, send: Send) -> None:

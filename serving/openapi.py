@@ -1,13 +1,12 @@
-"""The OpenAPI document and its page: written by FastAPI, which takes no requests here (docs/decisions/0023)."""
+"""The OpenAPI document: written by FastAPI, which takes no requests here (docs/decisions/0023-a-thin-gateway.md)."""
 
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Path, Query
-from fastapi.openapi.docs import get_swagger_ui_html
 
 from serving.endpoints.endpoint import Endpoint
 from serving.errors import ErrorAnswer
@@ -19,13 +18,19 @@ _DESCRIPTION = (
 )
 
 
-def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key: `authorization: Bearer KEY`."},
+    "header": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
+}
+
+
+def document(endpoints: Collection[Endpoint]) -> dict[str, Any]:
     """Return the OpenAPI document of endpoints."""
     app = FastAPI(
         title="raysys",
         version=importlib.metadata.version("raysys"),
         description=_DESCRIPTION,
-        responses={"default": {"model": ErrorAnswer, "description": "Refused or failed"}},
+        responses={"default": {"model": ErrorAnswer, "description": "Failed"}},
     )
     for one in endpoints:
         app.add_api_route(
@@ -34,14 +39,33 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             methods=[one.method],
             summary=one.summary,
             tags=[one.tag],
+            operation_id=one.handle.__name__,
             response_model=one.answer,
+            responses=_refusals(one),
+            openapi_extra=None if one.scope is None else {"security": [{name: []} for name in _SCHEMES]},
         )
-    return app.openapi()
+    made = app.openapi()
+    made["components"]["securitySchemes"] = _SCHEMES
+    for one in endpoints:
+        if one.answer is None:
+            operation = made["paths"][one.path][one.method.lower()]
+            operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return made
 
 
-def page() -> str:
-    """Return the interactive page."""
-    return bytes(get_swagger_ui_html(openapi_url="/openapi.json", title="raysys").body).decode()
+def _refusals(endpoint: Endpoint) -> dict[int | str, dict[str, Any]]:
+    told = {503: "Not ready"}
+    if endpoint.needs_run:
+        told |= {429: "Too much waits, or too many requests with this key", 504: "Not answered by its deadline"}
+    if endpoint.scope is not None:
+        told |= {401: "No key, or none that is known", 403: f"The key lacks the scope {endpoint.scope}"}
+    if endpoint.body is not None or "{" in endpoint.path:
+        told |= {400: "Not what is described here"}
+    if endpoint.body is not None and not endpoint.reads_query:
+        told |= {413: "Body too large", 415: "Not plain JSON"}
+    if "{" in endpoint.path:
+        told |= {404: "Not known here"}
+    return {status: {"model": ErrorAnswer, "description": told[status]} for status in sorted(told)}
 
 
 def _signed(endpoint: Endpoint) -> Any:

@@ -30,11 +30,28 @@ class Replica:
         """
         before = self._gateway.service
         try:
-            self._gateway.service = await Service.load(user_config, before.store if before else None)
+            service = await Service.load(user_config, before.store if before else None, self._gateway.metrics)
         except UserError as error:
             if before is None:
                 raise
             _log.error("not reconfigured, going on with run %s: %s", before.run_id, error)
         else:
+            self._gateway.service = service
             if before is not None:
                 before.close()
+
+    def check_health(self) -> None:
+        """Let Ray Serve replace a replica whose model no longer answers.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        service = self._gateway.service
+        if service is not None and (problem := service.problem()):
+            raise RuntimeError(problem)
+
+    def __del__(self) -> None:
+        """End the model's thread. Ray Serve calls this once nothing is under way: it drains a replica that stops."""
+        self._gateway.stopping = True
+        if self._gateway.service is not None:
+            self._gateway.service.close()

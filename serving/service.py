@@ -10,30 +10,39 @@ import torch
 from raysys.configfile import build
 from raysys.runs import Run
 from serving.config import ReplicaConfig
+from serving.metrics import Metrics
 from serving.question import Answer, Question
 from serving.retrieval import Retrieval
 from serving.stores import Store, make_store
 from serving.worker import Worker
 
+_STUCK_S = 60.0  # twice what the proxy waits for: a batch that takes longer is of no use to anybody
+
 
 class Service:
     """A run that answers, off the event loop: health, validation and refusals never wait for the model."""
 
-    def __init__(self, config: ReplicaConfig, store: Store) -> None:
+    def __init__(self, config: ReplicaConfig, store: Store, metrics: Metrics | None = None) -> None:
         """Load a run.
 
         Raises:
             UserError: the run cannot be opened, or none of its tasks retrieves.
         """
         self.config, self.store = config, store
+        self.metrics = Metrics() if metrics is None else metrics
         self.run = Run.open(config.run)
         self.run_id = self.run.record.run_id
         self.retrieval = Retrieval(self.run)
         self._threads = threading.local()
-        self._worker: Worker[Question, Answer] = Worker(self._answers, config.limits.batch, "model")
+        limits = config.limits
+        self._worker: Worker[Question, Answer] = Worker(
+            self._answers, limits.batch, "model", limits.waiting, self.metrics.batch
+        )
 
     @staticmethod
-    async def load(user_config: Mapping[str, Any], store: Store | None = None) -> "Service":
+    async def load(
+        user_config: Mapping[str, Any], store: Store | None = None, metrics: Metrics | None = None
+    ) -> "Service":
         """Load a service without holding up the event loop: the one before it answers meanwhile, from the same store.
 
         Raises:
@@ -43,15 +52,28 @@ class Service:
         if store is None:
             store = make_store(config.store)
             await store.open()
-        return await asyncio.to_thread(Service, config, store)
+        return await asyncio.to_thread(Service, config, store, metrics)
 
     @property
     def num_items(self) -> int:
         """Size of the catalogue."""
         return self.run.manifest.num_items
 
+    @property
+    def num_waiting(self) -> int:
+        """Questions that wait for the model."""
+        return self._worker.num_waiting
+
+    def problem(self) -> str | None:
+        """Return why the model does not answer; None while it does."""
+        if not self._worker.is_alive:
+            return "the thread of the model has ended"
+        if self._worker.working_s > _STUCK_S:
+            return f"the model has been busy with one batch for {self._worker.working_s:.0f} s"
+        return None
+
     async def answer(self, question: Question) -> Answer:
-        """Answer a question in the model's thread."""
+        """Answer a question in the model's thread. Raises what Worker.ask raises."""
         return await self._worker.ask(question)
 
     def close(self) -> None:

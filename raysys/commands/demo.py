@@ -71,7 +71,8 @@ def demo(
         _show_report(run)
         console.print(f"  promoted {run.record.run_id} to {_PROJECT}@champion")
         served = _verb_module("serve").served
-        with served(str(run.path), {**configs.serve, "port": port}) as url:
+        alone = {"enabled": False}  # it asks itself, and listens on this machine only
+        with served(str(run.path), {**configs.serve, "port": port, "access": alone}) as url:
             _ask(url, dataset)
             _closing(url, time.perf_counter() - started, keep)
             if keep:

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    from serving.service import Service
+from serving.keys import Scope as Scope
 
-Scope = Literal["read", "events", "admin"]
+if TYPE_CHECKING:
+    from serving.metrics import Metrics
+    from serving.service import Service
 
 
 class Body(BaseModel):
     """What a client sends: immutable, and refusing keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Reply(BaseModel):
@@ -25,15 +26,36 @@ class Reply(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """An answer that is not JSON."""
+
+    content: bytes
+    kind: str
+    """Its media type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What an endpoint can tell of the replica that answers, whether it has a run or not."""
+
+    service: "Service | None"
+    metrics: "Metrics"
+    stopping: bool
+    """Whether it finishes what is under way, and takes nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request, checked."""
 
     service: "Service"
+    """Not there yet where the endpoint needs no run."""
     body: Any
     """An instance of the endpoint's `body`; of the `query` where it has one."""
     path: Mapping[str, str]
     """What stands in the path for {name}."""
     request_id: str
+    replica: Replica
 
 
 @dataclass(frozen=True)
@@ -44,9 +66,10 @@ class Endpoint:
     path: str
     """With {name} where something varies."""
     summary: str
-    handle: Callable[[Call], Awaitable[BaseModel]]
+    handle: Callable[[Call], Awaitable[BaseModel | Raw]]
     """Its docstring is the description in the OpenAPI document. Raises RefusedError."""
-    answer: type[BaseModel]
+    answer: type[BaseModel] | None
+    """None for an answer that is not JSON: Raw."""
     body: type[BaseModel] | None = None
     """Model of the JSON body, or of the query string for GET and DELETE."""
     scope: Scope | None = "read"
@@ -54,6 +77,8 @@ class Endpoint:
     tag: str = "recommendations"
     examples: Mapping[str, Any] = field(default_factory=dict)
     """Of the body, by name: {"summary", "value"}."""
+    needs_run: bool = True
+    """Whether it is refused with 503 while no run is loaded."""
 
     @property
     def reads_query(self) -> bool:

@@ -1,25 +1,35 @@
-"""GET /healthz: which run answers, and what it knows."""
+"""GET /healthz: whether the replica lives, which run answers, and what it knows."""
 
 from typing import Literal
 
 from serving.endpoints.endpoint import Call, Endpoint, Reply
+from serving.stores import StoreDownError
 
 
 class Health(Reply):
     """The run that answers."""
 
     status: Literal["ok"]
-    run_id: str
+    run_id: str | None
+    """Null while none is loaded."""
     items: int
     """Size of the catalogue."""
-    users: int
-    """About how many users the store knows."""
+    users: int | None
+    """About how many users the store knows; null while it does not answer."""
 
 
 async def healthz(call: Call) -> Health:
-    """Say which run answers and how many items and users it knows. 503 while none is loaded."""
-    service = call.service
-    return Health(status="ok", run_id=service.run_id, items=service.num_items, users=await service.store.count())
+    """Say which run answers and how many items and users it knows. 200 whenever the replica lives: see /readyz."""
+    service = call.replica.service
+    if service is None:
+        return Health(status="ok", run_id=None, items=0, users=None)
+    try:
+        users = await service.store.count()
+    except StoreDownError:
+        users = None
+    return Health(status="ok", run_id=service.run_id, items=service.num_items, users=users)
 
 
-ENDPOINT = Endpoint("GET", "/healthz", "The run that answers", healthz, Health, scope=None, tag="operations")
+ENDPOINT = Endpoint(
+    "GET", "/healthz", "Whether it lives", healthz, Health, scope=None, tag="operations", needs_run=False
+)

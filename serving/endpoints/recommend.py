@@ -3,10 +3,12 @@
 from dataclasses import asdict
 from typing import Self
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import ConfigDict, StrictBool, model_validator
+from pydantic.config import JsonDict
 
 from serving.encoding import of_history
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
+from serving.endpoints.fields import Count, ItemIds, UserId
 from serving.errors import RefusedError
 from serving.question import Question, Source
 from serving.service import Service
@@ -18,14 +20,24 @@ _EXAMPLES = {
 }
 
 
+_EITHER: JsonDict = {
+    "oneOf": [
+        {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+        {"required": ["history"], "properties": {"history": {"type": "array"}}},
+    ]
+}
+
+
 class RecommendRequest(Body):
     """Who asks: either `user_id` or `history`."""
 
-    user_id: str | None = Field(None, min_length=1)
+    model_config = ConfigDict(json_schema_extra=_EITHER)
+
+    user_id: UserId | None = None
     """A user of the logs, or of events that were posted; anybody else is answered by popularity."""
-    history: tuple[str, ...] | None = None
+    history: ItemIds | None = None
     """Item ids, oldest first; unknown ones are passed over, and where none is known popularity answers."""
-    k: StrictInt | None = Field(None, ge=1)
+    k: Count | None = None
     """How many items; the server has a default and a maximum."""
     exclude_seen: StrictBool = True
     """Whether to leave out what the user already had."""

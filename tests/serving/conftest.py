@@ -42,12 +42,12 @@ def tiny_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def serve():
-    """A function that returns a service over a run, with a store of its own that knows the run's users."""
+    """A function that returns a service over a run, with a store that knows the run's users; asks for no keys."""
     return _serve
 
 
 def _serve(run, root, **settings):
-    config = ServeConfig(**settings).with_places(str(root), "tests")
+    config = ServeConfig(**{"access": {"enabled": False}, **settings}).with_places(str(root), "tests")
     seed(run, config)
     return Service(config.replica(str(run.path)), make_store(config.store))
 

@@ -25,6 +25,8 @@ OTHER = {
     "threads": 2,
     "store": {"path": "elsewhere.sqlite"},
     "limits": {"batch": 8},
+    "access": {"keys": "keys.json"},
+    "tls": {"certificate": "certificate.pem", "key": "key.pem"},
     "num_cpus": 0.5,
     "max_ongoing_requests": 31,
     "request_timeout_s": 29.0,
@@ -93,6 +95,15 @@ def test_a_dry_run_tells_and_does_nothing(tiny_run, command):
     plan = json.loads(out)
     assert plan["run"] == tiny_run.record.run_id
     assert (plan["users"], plan["replicas"]) == (300, "1 to 5")
+
+
+def test_without_keys_it_listens_on_this_machine_only(tiny_run, command):
+    options = ["--port", 0, "--no-auth", "--dry-run", "--json"]
+    code, out, err = command("serve", tiny_run.path, *options)
+    assert (code, json.loads(out)["keys"]) == (0, "not asked for"), err
+    code, out, err = command("serve", tiny_run.path, "--host", "0.0.0.0", *options)
+    assert (code, out) == (2, "")
+    assert "without keys only this machine may ask, not 0.0.0.0" in err
 
 
 def test_a_busy_port_is_refused_before_anything_starts(tiny_run, command, monkeypatch):

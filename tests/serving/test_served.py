@@ -36,7 +36,11 @@ def replicas():
 
 
 def test_a_run_is_served_changed_in_place_and_stopped(tiny_run, orphan_run):
-    with served(str(tiny_run.path), {"port": 0}) as url, httpx.Client(base_url=url, timeout=60) as client:
+    alone = {"enabled": False}
+    with (
+        served(str(tiny_run.path), {"port": 0, "access": alone}) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         _answers(client, tiny_run)
         _refuses(client)
         _refuses_a_second_one(tiny_run)
@@ -81,7 +85,7 @@ def _refuses_a_second_one(run):
 def _changes_in_place(client, url, run, other):
     from serving import app
 
-    config = ServeConfig(port=port_of(url), k=4)
+    config = ServeConfig(port=port_of(url), k=4, access={"enabled": False})
     before = replicas()
     assert len(before) == 1
     app.deploy(other, config)
