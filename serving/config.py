@@ -1,12 +1,11 @@
 """The config of `raysys serve`, and the part of it that every replica is handed. Knows no ray."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig, OneOf
-from serving.stores import STORES
+from serving.stores import STORES, StoreConfig
 
 
 class Autoscaling(FrozenConfig):
@@ -48,7 +47,7 @@ class AnswerConfig(FrozenConfig):
     """Most items a request may ask for."""
     threads: int = Field(1, ge=1)
     """CPU threads of each replica's torch; with several replicas on a machine, one each is fastest."""
-    store: Annotated[FrozenConfig, OneOf(STORES, default="embedded")] = Field(
+    store: Annotated[StoreConfig, OneOf(STORES, default="embedded")] = Field(
         {"kind": "embedded"}, validate_default=True
     )
     """Where users' events are kept."""
@@ -79,11 +78,8 @@ class ServeConfig(AnswerConfig):
     autoscaling: Autoscaling = Autoscaling()
 
     def with_places(self, root: str, project: str) -> "ServeConfig":
-        """Return the config with a place for everything that is kept: ROOT/serving/PROJECT where it names none."""
-        if getattr(self.store, "path", "") is not None:
-            return self
-        store = self.store.model_copy(update={"path": f"{Path(root).absolute()}/serving/{project}/state.sqlite"})
-        return self.model_copy(update={"store": store})
+        """Return the config with a place for everything that is kept, of the project's own where it names none."""
+        return self.model_copy(update={"store": self.store.with_place(root, project)})
 
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""
