@@ -36,6 +36,8 @@ class Limits(FrozenConfig):
     """Largest body of a request; a larger one is refused with 413."""
     batch: int = Field(32, ge=1)
     """Most questions that the model answers at once; it takes what waits, and never waits for more."""
+    events: int = Field(1000, ge=1)
+    """Most events that a request may post."""
 
 
 class AnswerConfig(FrozenConfig):

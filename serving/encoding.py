@@ -64,9 +64,15 @@ class StateEncoder:
         return profile.row if profile is not None and profile.tag == self._tag else -1
 
 
-def of_history(history: Sequence[str], event: str) -> UserState:
-    """Return a visitor of whom only item ids are known, oldest first."""
-    return UserState(tuple(StoredEvent(item_id, event, 0) for item_id in history))
+def with_history(state: UserState, history: Sequence[str], event: str) -> UserState:
+    """Return a state with the items of a history behind it, oldest first; those that it has already are passed over.
+
+    Nobody knows when they happened: after the newest event there is.
+    """
+    known = {one.item_id for one in state.events}
+    last = state.events[-1].time if state.events else 0
+    further = [StoredEvent(item_id, event, last) for item_id in history if item_id not in known]
+    return UserState((*state.events, *further), state.profile)
 
 
 def _indices(values: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:

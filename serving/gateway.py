@@ -21,6 +21,7 @@ from serving import openapi
 from serving.endpoints import ENDPOINTS, Call, Endpoint
 from serving.errors import ErrorAnswer, ErrorBody, RefusedError, explain
 from serving.service import Service
+from serving.stores import StoreDownError
 
 _log = logging.getLogger("ray.serve")
 _PLAIN_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -57,6 +58,9 @@ class Gateway:
             response = await self._respond(scope, receive, request_id)
         except RefusedError as error:
             response = _failure(error.status, error.code, error.message, request_id, error.headers)
+        except StoreDownError:  # the breaker logs why
+            told = "the store of users does not answer, and nothing was changed; try again"
+            response = _failure(503, "store_down", told, request_id, {"retry-after": "1"})
         except Exception:
             _log.exception("request %s failed", request_id)
             told = "this failed here, not in the request; the log has more under its id"

@@ -77,14 +77,16 @@ def pack_user(fingerprint: str, row: int, features: str, events: str) -> bytes:
 
 def joined(loaded: bytes | None, live: Sequence[bytes], most: int) -> UserState:
     """Return the state of a user from what `pack_user` wrote and from packed live events, the `most` newest of all."""
-    events = [StoredEvent.unpack(one) for one in live]
-    if loaded is None:
-        return UserState(tuple(events[-most:])) if events else NOBODY
-    row, features, earlier = from_json(zlib.decompress(loaded[TAG:]))
-    known = [StoredEvent(*one) for one in earlier]
-    if events:
-        known = sorted([*known, *events], key=_time)  # stable: equal times as they arrived
-    return UserState(tuple(known[-most:]), Profile(row, loaded[:TAG].decode(), features))
+    if loaded is None and not live:
+        return NOBODY
+    events, profile = [], None
+    if loaded is not None:
+        row, features, earlier = from_json(zlib.decompress(loaded[TAG:]))
+        events, profile = [StoredEvent(*one) for one in earlier], Profile(row, loaded[:TAG].decode(), features)
+    if live:
+        events += [StoredEvent.unpack(one) for one in live]
+        events.sort(key=_time)  # stable: equal times as they arrived
+    return UserState(tuple(events[-most:]), profile)
 
 
 def _time(event: StoredEvent) -> int:

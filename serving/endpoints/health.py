@@ -3,6 +3,7 @@
 from typing import Literal
 
 from serving.endpoints.endpoint import Call, Endpoint, Reply
+from serving.stores import StoreDownError
 
 
 class Health(Reply):
@@ -12,14 +13,18 @@ class Health(Reply):
     run_id: str
     items: int
     """Size of the catalogue."""
-    users: int
-    """About how many users the store knows."""
+    users: int | None
+    """About how many users the store knows; null while it does not answer."""
 
 
 async def healthz(call: Call) -> Health:
     """Say which run answers and how many items and users it knows. 503 while none is loaded."""
     service = call.service
-    return Health(status="ok", run_id=service.run_id, items=service.num_items, users=await service.store.count())
+    try:
+        users = await service.store.count()
+    except StoreDownError:
+        users = None
+    return Health(status="ok", run_id=service.run_id, items=service.num_items, users=users)
 
 
 ENDPOINT = Endpoint("GET", "/healthz", "The run that answers", healthz, Health, scope=None, tag="operations")

@@ -37,8 +37,8 @@ return found
 """
 )
 """KEYS: id and list of each event. ARGV: a name of the call, ms that ids last, most events of a list; then of each
-event its time, its value and the ms that its list lasts (0: for ever). A call that comes twice, because its answer was lost,
-answers the same again."""
+event its time, its value and the ms that its list lasts (0: for ever). A call that comes twice, because its answer was
+lost, answers the same again."""
 
 MERGE = (
     _INSERT
