@@ -11,6 +11,7 @@ import typer
 from raysys.commands.options import AsJson, Root, Settings, print_json
 
 if TYPE_CHECKING:
+    from raysys.data.dataset import Manifest
     from serving.stores import Store
 
 _T = TypeVar("_T")
