@@ -170,7 +170,9 @@ def test_a_load_replaces_the_one_before_and_live_events_it_holds(use, new):
         await store.load([loaded("u", "a" * 64, ("i1", 1), row=3), loaded("gone", "a" * 64, ("i1", 1))])
         await store.set_loaded("a" * 64, 2)
         assert (await store.loaded(), await store.count()) == ("a" * 64, 2)
-        await store.append([new("u", "i2", 2), new("u", "i5", 5), new("gone", "i9", 9), new("u", "s", 2, is_history=False)])
+        await store.append(
+            [new("u", "i2", 2), new("u", "i5", 5), new("gone", "i9", 9), new("u", "s", 2, is_history=False)]
+        )
         (state,) = await store.read(["u"])
         assert items(state) == ["i1", "i2", "i5"]
         assert (state.profile.row, state.profile.tag, state.profile.features) == (3, "a" * 16, {"age": 7})
