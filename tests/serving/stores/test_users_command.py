@@ -38,13 +38,13 @@ def dataset(tmp_path_factory):
     (root / "users.csv").write_text("user_id,age,town\n" + "".join(f"u{n},{n},t{n % 3}\n" for n in range(0, 40, 2)))
     columns = {"user_id": "user", "item_id": "item", "timestamp": "time", "time_unit": "s"}
     columns |= {"event": {"column": "kind", "map": {"see": "see", "buy": "buy"}}}
-    columns |= {"labels": {"stars": "stars"}, "numbers": ["hour"], "categories": ["page"]}
+    columns |= {"labels": {"stars": "stars"}, "numbers": {"hour": "hour"}, "categories": {"page": "page"}}
     node = {
         "project": "columns",
         "root": str(root),
         "history": ["buy"],
-        "sources": [{"path": str(root / "log.csv"), "format": "csv", "columns": columns}],
-        "users": {"path": str(root / "users.csv"), "format": "csv", "numbers": ["age"], "categories": ["town"]},
+        "sources": [{"path": str(root / "log.csv"), "format": "delimited", "columns": columns}],
+        "users": {"path": str(root / "users.csv"), "id": "user_id", "numbers": ["age"], "categories": ["town"]},
         "split": {"kind": "leave_one_out"},
     }
     return ingest(build(IngestConfig, node, "columns"), root / "datasets" / "columns", each=in_process)
