@@ -6,6 +6,7 @@ Stored by names, not by indices: the same state serves runs with other vocabular
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -15,8 +16,7 @@ TAG = 16
 """Characters of a dataset's fingerprint that tell it from others here."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(NamedTuple):  # made a hundred times for an answer: a dataclass takes three times as long
     """One event of a user."""
 
     item_id: str
@@ -32,8 +32,7 @@ class StoredEvent:
 
     def pack(self) -> bytes:
         """Return the event as a JSON list of its fields in their order, without the empty ones at the end."""
-        parts = [self.item_id, self.event, self.time, self.labels or None, self.context or None]
-        parts += [self.request_id, self.slot]
+        parts = list(self)
         while parts[-1] is None:
             parts.pop()
         return to_json(parts)

@@ -79,7 +79,9 @@ def show(
     if not state.events and state.profile is None:
         raise UserError(f"USER_ID {user_id}: nothing is kept of this user in the store of {source.project}")
     if json:
-        print_json({"user_id": user_id, "bytes": size, **asdict(state)})
+        profile = state.profile and asdict(state.profile)
+        events = [event._asdict() for event in state.events]
+        print_json({"user_id": user_id, "bytes": size, "profile": profile, "events": events})
         return
     print(f"user {user_id}: {len(state.events):,} events, {size:,} bytes")
     for column, value in (state.profile.features if state.profile else {}).items():

@@ -112,8 +112,8 @@ def _new(service: Service, event: PostedEvent, place: int, now: int) -> NewEvent
         event.item_id,
         kind,
         now if event.timestamp is None else event.timestamp,
-        event.labels,
-        event.context,
+        event.labels or None,
+        event.context or None,
         event.request_id,
         event.slot,
     )

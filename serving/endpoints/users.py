@@ -1,6 +1,5 @@
 """GET and DELETE /v1/users/{user_id}: what is kept of a user, and an end to it."""
 
-from dataclasses import asdict
 from typing import Any
 
 from pydantic import Field
@@ -76,7 +75,7 @@ async def delete_user(call: Call) -> DeletedAnswer:
 
 
 def _shown(event: StoredEvent) -> UserEvent:
-    fields = asdict(event)
+    fields = event._asdict()
     return UserEvent(timestamp=fields.pop("time"), **fields)
 
 
