@@ -24,7 +24,7 @@ from raysys.progress import console, stage
 from raysys.runs import Run
 from serving.config import ServeConfig
 from serving.state import pack_user
-from serving.stores import LoadedUser, Store, StoreDownError, make_store
+from serving.stores import Loaded, LoadedUser, Store, StoreDownError, make_store
 
 _USERS_AT_A_TIME = 4096
 _SAY_EVERY_S = 10.0
@@ -41,7 +41,7 @@ class Loading:
 
 
 def seed(run: Run, config: ServeConfig) -> None:
-    """Load the users of a run's dataset into the embedded store, where it has not that dataset yet.
+    """Load the users of a run's dataset into the embedded store, where it has not that dataset or a later one.
 
     Any other store is shared, and loaded by `raysys users load`: there it only warns.
     """
@@ -52,12 +52,17 @@ async def _seed(run: Run, config: ServeConfig) -> None:
     store = make_store(config.store)
     await store.open()
     try:
-        if await store.loaded() == run.record.dataset_fingerprint:
+        loaded = await store.loaded()
+        if loaded is not None and loaded.fingerprint == run.record.dataset_fingerprint:
             return
-        if kind_of(config.store) == "embedded":
-            await load_users(Dataset.open(run.record.dataset), store)
-        else:
+        if kind_of(config.store) != "embedded":
             _warn("the store does not hold the users of the run's dataset; `raysys users load` puts them in")
+            return
+        dataset = Dataset.open(run.record.dataset)
+        if loaded is None or loaded.until <= _until(dataset):
+            await load_users(dataset, store)
+        else:
+            _warn("the store keeps the users of a later dataset; `raysys users load` puts in those of the run's")
     except (UserError, StoreDownError) as error:
         _warn(f"no user histories: {error}")
     finally:
@@ -85,10 +90,14 @@ async def load_users(dataset: Dataset, store: Store) -> Loading:
             if time.monotonic() - said > _SAY_EVERY_S:
                 said = time.monotonic()
                 console.print(f"  {first + len(users):,} of {total:,} users", soft_wrap=True)
-        await store.set_loaded(dataset.manifest.fingerprint, total)
+        await store.set_loaded(Loaded(dataset.manifest.fingerprint, total, _until(dataset)))
         size = await store.size(names) / max(len(names), 1)
         remarks.append(f"{total:,} users, about {size:,.0f} bytes each")
     return Loading(total, time.monotonic() - began, size)
+
+
+def _until(dataset: Dataset) -> int:
+    return dataset.manifest.time_range[1] if dataset.manifest.time_range else 0
 
 
 def _warn(text: str) -> None:

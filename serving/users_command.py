@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Load, show and delete users of the live state.")
 Source = Annotated[
-    str, typer.Argument(metavar="RUN|DATASET", help="The run that is served, or a dataset of the same project.")
+    str, typer.Argument(metavar="RUN_OR_DATASET", help="The run that is served, or a dataset of the same project.")
 ]
 Of = Annotated[
-    str, typer.Option("--of", metavar="RUN|DATASET", help="The run that is served, or a dataset of the same project.")
+    str,
+    typer.Option("--of", metavar="RUN_OR_DATASET", help="The run that is served, or a dataset of the same project."),
 ]
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE.yaml", help="The config that is served by: it names the store.")

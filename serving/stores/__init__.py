@@ -4,7 +4,7 @@ from raysys.component import FrozenConfig, kind_of
 from serving.stores.breaker import Breaker
 from serving.stores.embedded import Embedded
 from serving.stores.redis import Redis
-from serving.stores.store import LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, session_key
+from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, session_key
 
 STORES: dict[str, type[Store]] = {"embedded": Embedded, "redis": Redis}
 """Kind -> class."""
@@ -17,6 +17,7 @@ def make_store(config: FrozenConfig) -> Store:
 
 __all__ = [
     "STORES",
+    "Loaded",
     "LoadedUser",
     "NewEvent",
     "Store",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from serving.state import UserState
-from serving.stores.store import LoadedUser, NewEvent, Store, StoreDownError
+from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreDownError
 
 _T = TypeVar("_T")
 _log = logging.getLogger("ray.serve")
@@ -59,17 +59,13 @@ class Breaker(Store):
         """Load."""
         await self._store.load(users)
 
-    async def loaded(self) -> str | None:
+    async def loaded(self) -> Loaded | None:
         """Ask for the dataset, unless the store is down."""
         return await self._reading(self._store.loaded)
 
-    async def set_loaded(self, fingerprint: str | None, users: int = 0) -> None:
+    async def set_loaded(self, dataset: Loaded | None) -> None:
         """Note the dataset."""
-        await self._store.set_loaded(fingerprint, users)
-
-    async def count(self) -> int:
-        """Count, unless the store is down."""
-        return await self._reading(self._store.count)
+        await self._store.set_loaded(dataset)
 
     async def size(self, user_ids: Sequence[str]) -> int:
         """Measure, unless the store is down."""
@@ -107,6 +103,6 @@ class Breaker(Store):
         while self._why_no_reads is not None:
             await asyncio.sleep(PAUSE_S)
             with contextlib.suppress(StoreDownError):
-                await self._store.count()
+                await self._store.loaded()
                 self._why_no_reads = None
         _log.warning("the store answers again")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field
+from pydantic_core import from_json, to_json
 
 from raysys.component import FrozenConfig
 from serving.state import TAG, UserState, joined
 from serving.stores.sqlite import Connection, Line
-from serving.stores.store import LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
+from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
 
 _HISTORY, _OTHER = 0, 1
 _INSERT = """
@@ -111,26 +112,23 @@ class Embedded(Store):
 
         await self._writing.run(put)
 
-    async def loaded(self) -> str | None:
+    async def loaded(self) -> Loaded | None:
         """Return the fact that `set_loaded` noted."""
-        found: str | None = await self._fact("fingerprint")
-        return found
+        query = "SELECT value FROM facts WHERE name = 'loaded'"
+        row = await self._reading.run(lambda c: c.execute(query).fetchone())
+        return row and Loaded(*from_json(row[0]))
 
-    async def set_loaded(self, fingerprint: str | None, users: int = 0) -> None:
-        """Note the facts."""
+    async def set_loaded(self, dataset: Loaded | None) -> None:
+        """Note the fact."""
 
         def note(connection: Connection) -> None:
-            connection.execute("DELETE FROM facts WHERE name = 'fingerprint'")
-            if fingerprint is not None:
-                connection.execute(f"DELETE FROM loaded WHERE substr(packed, 1, {TAG}) <> ?", (_tag(fingerprint),))
-                facts = [("fingerprint", fingerprint), ("users", users)]
-                connection.executemany("REPLACE INTO facts VALUES (?, ?)", facts)
+            connection.execute("DELETE FROM facts WHERE name = 'loaded'")
+            if dataset is not None:
+                tag = dataset.fingerprint[:TAG].encode()
+                connection.execute(f"DELETE FROM loaded WHERE substr(packed, 1, {TAG}) <> ?", (tag,))
+                connection.execute("INSERT INTO facts VALUES ('loaded', ?)", (to_json(dataset).decode(),))
 
         await self._writing.run(note)
-
-    async def count(self) -> int:
-        """Return how many users the dataset had."""
-        return int(await self._fact("users") or 0)
 
     async def size(self, user_ids: Sequence[str]) -> int:
         """Return the bytes of keys and values; what SQLite adds is a quarter of it."""
@@ -144,10 +142,6 @@ class Embedded(Store):
             )
 
         return int(await self._reading.run(add_up))
-
-    async def _fact(self, name: str) -> str | None:
-        row = await self._reading.run(lambda c: c.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone())
-        return row and row[0]
 
     def _state(self, connection: Connection, user_id: str, lanes: Sequence[int]) -> UserState:
         most = self.config.max_events
@@ -182,7 +176,3 @@ class Embedded(Store):
         ).fetchall()
         connection.executemany("DELETE FROM live WHERE user_id = ?", old)
         connection.executemany("DELETE FROM sessions WHERE session = ?", old)
-
-
-def _tag(fingerprint: str) -> bytes:
-    return fingerprint[:TAG].encode()

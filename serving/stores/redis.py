@@ -9,12 +9,13 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
+from pydantic_core import from_json, to_json
 
 from raysys.component import FrozenConfig
 from raysys.errors import UserError
 from serving.state import TAG, UserState, joined
 from serving.stores.scripts import APPEND, LOAD, MERGE
-from serving.stores.store import LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
+from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
 
 _VARIABLE = re.compile(r"^env (\w+)$")
 _LOADING_TIMEOUT_S = 30.0  # a pipeline of hundreds of users, on a busy server
@@ -133,26 +134,20 @@ class Redis(Store):
                     await script(self._keys(one.user_id), [one.packed, one.last], client=pipeline)
                 await pipeline.execute()
 
-    async def loaded(self) -> str | None:
+    async def loaded(self) -> Loaded | None:
         """Return the fact that `set_loaded` noted."""
         async with self._server() as client:
-            found = await client.hget(self._prefix + b"facts", "fingerprint")
-        return found and found.decode()
+            found = await client.get(self._prefix + b"loaded")
+        return found and Loaded(*from_json(found))
 
-    async def set_loaded(self, fingerprint: str | None, users: int = 0) -> None:
-        """Note the facts."""
-        facts = self._prefix + b"facts"
+    async def set_loaded(self, dataset: Loaded | None) -> None:
+        """Note the fact."""
         async with self._patiently() as client:
-            if fingerprint is None:
-                await client.hdel(facts, "fingerprint")
+            if dataset is None:
+                await client.delete(self._prefix + b"loaded")
                 return
-            await self._remove_others(client, fingerprint[:TAG].encode())
-            await client.hset(facts, mapping={"fingerprint": fingerprint, "users": users})
-
-    async def count(self) -> int:
-        """Return how many users the dataset had."""
-        async with self._server() as client:
-            return int(await client.hget(self._prefix + b"facts", "users") or 0)
+            await self._remove_others(client, dataset.fingerprint[:TAG].encode())
+            await client.set(self._prefix + b"loaded", to_json(dataset))
 
     async def size(self, user_ids: Sequence[str]) -> int:
         """Return the bytes that the server's memory holds for the keys and values."""

@@ -8,7 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field
 
@@ -62,6 +62,15 @@ class LoadedUser:
     """As `pack_user` returns it."""
 
 
+class Loaded(NamedTuple):
+    """A dataset that was loaded whole."""
+
+    fingerprint: str
+    num_users: int
+    until: int
+    """Time of its newest event."""
+
+
 class Store(ABC):
     """Registered in STORES. Methods are called on the event loop and never block it; all raise StoreDownError."""
 
@@ -106,20 +115,21 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def loaded(self) -> str | None:
-        """Return the fingerprint of the dataset that was loaded whole last; None if none was."""
+    async def loaded(self) -> Loaded | None:
+        """Return the dataset that was loaded whole last; None if none was, or another load has begun since."""
 
     @abstractmethod
-    async def set_loaded(self, fingerprint: str | None, users: int = 0) -> None:
+    async def set_loaded(self, dataset: Loaded | None) -> None:
         """Note that a dataset has been loaded whole, and remove users of earlier ones; None when a load begins."""
-
-    @abstractmethod
-    async def count(self) -> int:
-        """Return about how many users are known."""
 
     @abstractmethod
     async def size(self, user_ids: Sequence[str]) -> int:
         """Return the bytes that these users take."""
+
+    async def count(self) -> int:
+        """Return how many users the loaded dataset has."""
+        loaded = await self.loaded()
+        return 0 if loaded is None else loaded.num_users
 
 
 def session_key(session_id: str) -> str:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.state import NOBODY, StoredEvent, pack_user
-from serving.stores import LoadedUser, StoreDownError, session_key
+from serving.stores import Loaded, LoadedUser, StoreDownError, session_key
 
 NAMES = ["u1", "", " ", "a b", "ü\U0010ffff", "{x}", "}{", "u:live", "*", "x\0y", "1' OR '1'='1"]
 
@@ -168,8 +168,8 @@ def test_a_load_replaces_the_one_before_and_live_events_it_holds(use, new):
     async def work(store):
         await store.set_loaded(None)
         await store.load([loaded("u", "a" * 64, ("i1", 1), row=3), loaded("gone", "a" * 64, ("i1", 1))])
-        await store.set_loaded("a" * 64, 2)
-        assert (await store.loaded(), await store.count()) == ("a" * 64, 2)
+        await store.set_loaded(Loaded("a" * 64, 2, 1))
+        assert (await store.loaded(), await store.count()) == (("a" * 64, 2, 1), 2)
         await store.append(
             [new("u", "i2", 2), new("u", "i5", 5), new("gone", "i9", 9), new("u", "s", 2, is_history=False)]
         )
@@ -180,8 +180,8 @@ def test_a_load_replaces_the_one_before_and_live_events_it_holds(use, new):
         await store.set_loaded(None)
         assert await store.loaded() is None  # while it lasts, and if it is interrupted
         await store.load([loaded("u", "b" * 64, ("i1", 1), ("i2", 2), ("i4", 4))])
-        await store.set_loaded("b" * 64, 1)
-        assert (await store.loaded(), await store.count()) == ("b" * 64, 1)
+        await store.set_loaded(Loaded("b" * 64, 1, 4))
+        assert (await store.loaded(), await store.count()) == (("b" * 64, 1, 4), 1)
         user, gone = await store.read(["u", "gone"], whole=True)
         assert items(user) == ["i1", "i2", "i4", "i5"]
         assert items(gone) == ["i9"]
@@ -197,7 +197,7 @@ def test_a_load_may_be_repeated(use, new):
     async def work(store):
         for _ in range(2):
             await store.load(users)
-            await store.set_loaded("c" * 64, len(users))
+            await store.set_loaded(Loaded("c" * 64, len(users), 4))
         return await store.read(["u0", "u699"])
 
     assert [items(state) for state in use(work)] == [["i0", "i1", "i2", "i3", "i4"]] * 2

@@ -14,6 +14,7 @@ from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM
 from serving.config import ServeConfig
 from serving.seeding import seed
+from serving.stores import Loaded
 
 
 @pytest.fixture
@@ -151,3 +152,16 @@ def test_a_place_for_each_project(tiny_run, command, tmp_path):
     assert code == 0, err
     assert (tmp_path / "serving" / "tiny" / "state.sqlite").is_file()
     assert command("users", "show", "u1", "--of", tiny_run.record.dataset, "--root", tmp_path)[0] == 0
+
+
+def test_an_earlier_dataset_does_not_replace_a_later_one_by_itself(tiny_run, tmp_path, command, capsys, of_stores):
+    node = {"kind": "embedded", "path": str(tmp_path / "state.sqlite")}
+    using, _ = of_stores
+    later = Loaded("f" * 64, 1, 1 << 50)
+    using(node, lambda store: store.set_loaded(later))
+    seed(tiny_run, ServeConfig(store=node))
+    assert "keeps the users of a later dataset" in capsys.readouterr().err
+    assert using(node, lambda store: store.loaded()) == later
+    using(node, lambda store: store.set_loaded(later._replace(until=0)))
+    seed(tiny_run, ServeConfig(store=node))
+    assert using(node, lambda store: store.count()) == 300
