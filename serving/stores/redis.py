@@ -20,6 +20,7 @@ from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfi
 _VARIABLE = re.compile(r"^env (\w+)$")
 _LOADING_TIMEOUT_S = 30.0  # a pipeline of hundreds of users, on a busy server
 _AT_A_TIME = 256
+_CONNECTIONS = 8  # of one replica: a round trip is short, and a new connection takes several
 _LISTS = ("live", "other")
 
 
@@ -212,21 +213,26 @@ def _explained() -> Iterator[None]:
 
 def _client(config: Any, timeout_s: float) -> Any:
     try:
+        from redis.asyncio import BlockingConnectionPool
         from redis.asyncio import Redis as Client
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
         from redis.exceptions import ConnectionError as Disconnected
     except ImportError:
         raise UserError("store.kind: redis needs the package: pip install 'raysys[redis]'") from None
-    once_more = Retry(NoBackoff(), 1, supported_errors=(Disconnected,))  # a connection of before the server's restart
+    url = config.place()
     try:
-        return Client.from_url(
-            config.place(), socket_connect_timeout=config.connect_timeout_s, socket_timeout=timeout_s, retry=once_more
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=timeout_s,
+            socket_connect_timeout=config.connect_timeout_s,
+            socket_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 1, supported_errors=(Disconnected,)),  # connections older than the server
         )
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
+    except ValueError:
         raise UserError("store.url: not a URL of a Redis server; write redis://HOST:PORT/DB") from None
+    return Client.from_pool(pool)
 
 
 def _ms(seconds: float) -> int:
