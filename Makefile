@@ -20,7 +20,7 @@ EVIDENCE := $(filter-out evidence-_%,$(patsubst benchmarks/evidence/%.py,evidenc
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two measurements at once would spoil each other
-.PHONY: help setup demo test check docs results bench evidence clean distclean $(BENCHMARKS) $(EVIDENCE)
+.PHONY: help packages setup demo test check docs results bench evidence clean distclean $(BENCHMARKS) $(EVIDENCE)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## from logs to recommendations, on this machine, in minutes
 	$(BIN)/raysys demo
 
-test: $(STAMP)  ## what CI runs: everything but the slow tests
+# The tests of the store in Redis need its server; where it is missing and cannot be installed they are skipped.
+packages:
+	@command -v redis-server >/dev/null || \
+	{ test "$$(id -u)" = 0 && apt-get -qq update && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	apt-get -qq install --yes --no-install-recommends redis-server; } >/dev/null 2>&1 || \
+	echo "no redis-server: tests of the store in Redis are skipped"
+
+test: $(STAMP) packages  ## what CI runs: everything but the slow tests
 	$(BIN)/python -m pytest -m "not slow"
 
 check: $(STAMP)  ## format, lint, types, arrows and the fast tests: under a minute

@@ -32,6 +32,7 @@ from raysys.tasks import TASKS
 from raysys.tasks.objectives import OBJECTIVES
 from raysys.weighting import WEIGHTINGS
 from serving.config import ServeConfig
+from serving.stores import STORES
 from tuning.config import TuneConfig
 from tuning.distributions import DISTRIBUTIONS
 from tuning.objectives import PICKS
@@ -58,6 +59,7 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "Baselines (`evaluation.baselines`)": BASELINES,
     "Calibrations (`evaluation.calibration`)": CALIBRATIONS,
     "Loss weightings (`weighting`)": WEIGHTINGS,
+    "Stores (`store` of serving)": STORES,
     "Distributions (`space` of a search)": DISTRIBUTIONS,
     "Searchers (`searcher` of a search)": SEARCHERS,
     "Schedulers (`scheduler` of a search)": SCHEDULERS,

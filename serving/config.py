@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig, OneOf
 from serving.auth import Access
-from serving.stores import STORES
+from serving.stores import STORES, StoreConfig
 from serving.tls import Tls
 
 MOST_ITEMS = 10_000
@@ -48,6 +48,8 @@ class Limits(FrozenConfig):
     A client may ask for less with the header x-deadline-ms."""
     batch: int = Field(32, ge=1)
     """Most questions that the model answers at once; it takes what waits, and never waits for more."""
+    events: int = Field(1000, ge=1)
+    """Most events that a request may post."""
 
 
 class AnswerConfig(FrozenConfig):
@@ -59,7 +61,7 @@ class AnswerConfig(FrozenConfig):
     """Most items a request may ask for."""
     threads: int = Field(1, ge=1)
     """CPU threads of each replica's torch; with several replicas on a machine, one each is fastest."""
-    store: Annotated[FrozenConfig, OneOf(STORES, default="embedded")] = Field(
+    store: Annotated[StoreConfig, OneOf(STORES, default="embedded")] = Field(
         {"kind": "embedded"}, validate_default=True
     )
     """Where users' events are kept."""
@@ -103,12 +105,10 @@ class ServeConfig(AnswerConfig):
 
     def with_places(self, root: str, project: str) -> "ServeConfig":
         """Return the config with a place for everything that is kept: ROOT/serving/PROJECT where it names none."""
-        place = f"{Path(root).absolute()}/serving/{project}"
-        store, access = self.store, self.access
-        if getattr(store, "path", "") is None:
-            store = store.model_copy(update={"path": f"{place}/state.sqlite"})
+        place, access = f"{Path(root).absolute()}/serving/{project}", self.access
         files = {"keys": access.keys or f"{place}/keys.json", "audit": access.audit or f"{place}/audit.jsonl"}
-        return self.model_copy(update={"store": store, "access": access.model_copy(update=files)})
+        kept = {"store": self.store.with_place(root, project), "access": access.model_copy(update=files)}
+        return self.model_copy(update=kept)
 
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""

@@ -9,7 +9,7 @@ from raysys.data.columns import Values
 from raysys.data.reader import UserRows
 from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN, Split
 from raysys.runs import Run
-from serving.state import StoredEvent, UserState
+from serving.state import TAG, StoredEvent, UserState
 
 
 class StateEncoder:
@@ -18,7 +18,8 @@ class StateEncoder:
     def __init__(self, run: Run) -> None:
         manifest = run.manifest
         self._lookup = run.vocabulary.lookup
-        self._fingerprint = manifest.fingerprint
+        self._tag = manifest.fingerprint[:TAG]
+        self._has_times = manifest.time_range is not None
         self._events = {name: index for index, name in enumerate(manifest.event_names)}
         self._labels, self._numbers, self._users = manifest.labels, manifest.numbers, manifest.user_columns
         self._context = _indices(run.values["context"])
@@ -34,7 +35,7 @@ class StateEncoder:
             offsets=np.cumsum([0, *map(len, known)]),
             items=np.array([self._lookup(event.item_id) for event in flat], np.int32),
             events=np.array([self._events[event.event] for event in flat], np.int8),
-            times=np.array([event.time for event in flat], np.int64),
+            times=np.array([event.time if self._has_times else 0 for event in flat], np.int64),
             marks=np.full(len(flat), Split.TRAIN, np.int8),
             labels={name: _numbers([event.labels for event in flat], name) for name in self._labels},
             users=np.array([self._row(state) for state in states], np.int64),
@@ -60,12 +61,18 @@ class StateEncoder:
 
     def _row(self, state: UserState) -> int:
         profile = state.profile
-        return profile.row if profile is not None and profile.fingerprint == self._fingerprint else -1
+        return profile.row if profile is not None and profile.tag == self._tag else -1
 
 
-def of_history(history: Sequence[str], event: str) -> UserState:
-    """Return a visitor of whom only item ids are known, oldest first."""
-    return UserState(tuple(StoredEvent(item_id, event, 0) for item_id in history))
+def with_history(state: UserState, history: Sequence[str], event: str) -> UserState:
+    """Return a state with the items of a history behind it, oldest first; those that it has already are passed over.
+
+    Nobody knows when they happened: after the newest event there is.
+    """
+    known = {one.item_id for one in state.events}
+    last = state.events[-1].time if state.events else 0
+    further = [StoredEvent(item_id, event, last) for item_id in history if item_id not in known]
+    return UserState((*state.events, *further), state.profile)
 
 
 def _indices(values: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
@@ -74,7 +81,7 @@ def _indices(values: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
 
 def _numbers(given: Sequence[Mapping[str, Any] | None], name: str) -> np.ndarray:
     found = (one.get(name) if one else None for one in given)
-    return np.array([np.nan if value is None else value for value in found], np.float32)
+    return np.array([value if isinstance(value, int | float) else np.nan for value in found], np.float32)
 
 
 def _codes(given: Sequence[Mapping[str, Any] | None], name: str, index: Mapping[str, int]) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from serving.state import NOBODY, UserState
 
-Source = Literal["user", "history", "popularity"]
+Source = Literal["user", "session", "history", "popularity"]
 
 
 @dataclass(frozen=True, slots=True)

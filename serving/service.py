@@ -8,8 +8,11 @@ from typing import Any
 import torch
 
 from raysys.configfile import build
+from raysys.errors import UserError
 from raysys.runs import Run
 from serving.config import ReplicaConfig
+from serving.errors import RefusedError
+from serving.identity import Identity
 from serving.metrics import Metrics
 from serving.question import Answer, Question
 from serving.retrieval import Retrieval
@@ -26,13 +29,14 @@ class Service:
         """Load a run.
 
         Raises:
-            UserError: the run cannot be opened, or none of its tasks retrieves.
+            UserError: the run cannot be opened, none of its tasks retrieves, or the key of pseudonyms is another one.
         """
         self.config, self.store = config, store
         self.metrics = Metrics() if metrics is None else metrics
         self.run = Run.open(config.run)
         self.run_id = self.run.record.run_id
         self.retrieval = Retrieval(self.run)
+        self._identity = Identity(self.run.manifest)
         self._threads = threading.local()
         limits = config.limits
         self._worker: Worker[Question, Answer] = Worker(
@@ -71,6 +75,17 @@ class Service:
         if self._worker.working_s > _STUCK_S:
             return f"the model has been busy with one batch for {self._worker.working_s:.0f} s"
         return None
+
+    def name(self, user_id: str) -> str:
+        """Return the name under which the store knows a user.
+
+        Raises:
+            RefusedError: the dataset has pseudonyms, and this is none.
+        """
+        try:
+            return self._identity.name(user_id)
+        except UserError as error:
+            raise RefusedError(400, "bad_request", str(error)) from None
 
     async def answer(self, question: Question) -> Answer:
         """Answer a question in the model's thread. Raises what Worker.ask raises."""

@@ -48,7 +48,7 @@ def test_commands_exist_with_their_options(line, command):
     if words[0] == "pytest":
         assert "raysys.contracts" in words
         return
-    verbs = words[1:3] if words[1] in ("runs", "data", "keys") else words[1:2]
+    verbs = words[1:3] if words[1] in ("runs", "data", "keys", "users") else words[1:2]
     code, out, err = command(*verbs, "--help")
     assert code == 0, err
     shown = re.sub(r"\s+", " ", out)

@@ -1,152 +1,178 @@
 """Live state in one SQLite file: for one machine, without a server; its replicas share it, and it survives restarts."""
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, Self
 
 from pydantic import Field
+from pydantic_core import from_json, to_json
 
 from raysys.component import FrozenConfig
-from serving.state import NOBODY, Profile, StoredEvent, UserState
-from serving.stores.store import LoadedUser, NewEvent, Store, StoreDownError
+from serving.state import TAG, UserState, joined
+from serving.stores.sqlite import Connection, Line
+from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
 
-_T = TypeVar("_T")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-  user_id TEXT NOT NULL, time INTEGER NOT NULL, number INTEGER NOT NULL, live INTEGER NOT NULL, packed BLOB NOT NULL,
-  PRIMARY KEY (user_id, time, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS event_ids (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS profiles (user_id TEXT PRIMARY KEY, packed BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
+_HISTORY, _OTHER = 0, 1
 _INSERT = """
-INSERT INTO events SELECT ?1, ?2, COALESCE(MAX(number), -1) + 1, ?3, ?4 FROM events WHERE user_id = ?1 AND time = ?2
+INSERT INTO live SELECT ?1, ?2, ?3, COALESCE(MAX(number), -1) + 1, ?4 FROM live
+WHERE user_id = ?1 AND lane = ?2 AND time = ?3
 """
-_NEWEST = "SELECT packed FROM events WHERE user_id = ? ORDER BY time DESC, number DESC LIMIT ?"
+_TRIM = """
+DELETE FROM live WHERE user_id = ?1 AND lane = ?2 AND (time, number) <=
+(SELECT time, number FROM live WHERE user_id = ?1 AND lane = ?2 ORDER BY time DESC, number DESC LIMIT 1 OFFSET ?3)
+"""
+_NEWEST = "SELECT packed FROM live WHERE user_id = ? AND lane = ? ORDER BY time DESC, number DESC LIMIT ?"
+_FORGOTTEN = 200  # what is too old goes in such portions, one with every write
 
 
 class Embedded(Store):
-    """SQLite in WAL mode, in a thread of its own: one writer at a time, readers never wait for it."""
+    """SQLite in WAL mode. Reads and writes have a thread and a connection each: no read waits for a writer."""
 
-    class Config(FrozenConfig):
+    class Config(StoreConfig):
         """Where the file is."""
 
         kind: Literal["embedded"] = "embedded"
         path: str | None = None
-        """The file; null takes ROOT/serving/PROJECT/state.sqlite."""
-        max_events: int = Field(500, ge=1)
-        """Newest events of a user that an answer sees."""
+        """The file, on a disk of this machine; null takes ROOT/serving/PROJECT/state.sqlite."""
+        timeout_s: float = Field(5.0, gt=0)
+        """Seconds that a write waits while another process writes."""
+
+        def with_place(self, root: str, project: str) -> Self:
+            """Return the config with a path."""
+            if self.path is not None:
+                return self
+            return self.model_copy(update={"path": f"{Path(root).absolute()}/serving/{project}/state.sqlite"})
 
     def __init__(self, config: FrozenConfig) -> None:
         super().__init__(config)
         assert self.config.path is not None, "settled by `with_places`"
-        self._path, self._max_events = Path(self.config.path), self.config.max_events
-        self._thread = ThreadPoolExecutor(1, "store")
-        self._connection: sqlite3.Connection | None = None
+        self._reading = Line(self.config.path, self.config.timeout_s, writes=False)
+        self._writing = Line(self.config.path, self.config.timeout_s, writes=True)
 
     async def open(self) -> None:
         """Open the file, or make it."""
-        await self._run(lambda connection: None)
+        try:
+            await self._writing.open()
+            await self._reading.open()
+        except StoreDownError:
+            return
 
     async def close(self) -> None:
         """Close the file."""
-        if self._connection is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
-            self._connection = None
-        self._thread.shutdown()
+        await asyncio.gather(self._reading.close(), self._writing.close())
 
-    async def read(self, user_ids: Sequence[str]) -> list[UserState]:
-        """Return the newest events of each user, and the profile."""
-        return await self._run(lambda connection: [self._state(connection, user_id) for user_id in user_ids])
+    async def read(self, user_ids: Sequence[str], whole: bool = False) -> list[UserState]:
+        """Return what was loaded of each user and posted since."""
+        lanes = (_HISTORY, _OTHER) if whole else (_HISTORY,)
+        return await self._reading.run(lambda c: [self._state(c, user_id, lanes) for user_id in user_ids])
 
     async def append(self, events: Sequence[NewEvent]) -> list[bool]:
         """Add the events whose ids are new, in one transaction."""
+        return await self._writing.run(lambda c: self._append(c, events))
 
-        def add(connection: sqlite3.Connection) -> list[bool]:
-            found = []
-            for one in events:
-                known = connection.execute("INSERT OR IGNORE INTO event_ids VALUES (?)", (one.event_id,)).rowcount == 0
-                if not known:
-                    connection.execute(_INSERT, (one.user_id, one.event.time, 1, one.event.pack()))
-                found.append(not known)
-            return found
+    async def merge(self, session: str, user_id: str) -> int:
+        """Move the events; where a session has none, nothing is written."""
+        there = "SELECT EXISTS (SELECT 1 FROM live WHERE user_id = ?)"
+        if not (await self._reading.run(lambda c: c.execute(there, (session,)).fetchone()))[0]:
+            return 0
 
-        return await self._run(add)
-
-    async def merge(self, session_id: str, user_id: str) -> int:
-        """Append the session's events to the user's, and forget the session."""
-
-        def move(connection: sqlite3.Connection) -> int:
+        def move(connection: Connection) -> int:
             rows = connection.execute(
-                "SELECT time, live, packed FROM events WHERE user_id = ? ORDER BY time, number", (session_id,)
+                "SELECT lane, time, packed FROM live WHERE user_id = ? ORDER BY time, number", (session,)
             ).fetchall()
             connection.executemany(_INSERT, [(user_id, *row) for row in rows])
-            connection.execute("DELETE FROM events WHERE user_id = ?", (session_id,))
+            connection.execute("DELETE FROM live WHERE user_id = ?", (session,))
+            connection.execute("DELETE FROM sessions WHERE session = ?", (session,))
+            self._trim(connection, {(user_id, row[0]) for row in rows})
             return len(rows)
 
-        return await self._run(move)
+        return await self._writing.run(move)
 
     async def delete(self, user_id: str) -> bool:
-        """Remove events and profile."""
+        """Remove what was loaded and what was posted; the file keeps no traces in freed pages."""
 
-        def remove(connection: sqlite3.Connection) -> bool:
-            tables = ("events", "profiles")
+        def remove(connection: Connection) -> bool:
+            tables = ("live", "loaded")
             gone = [connection.execute(f"DELETE FROM {t} WHERE user_id = ?", (user_id,)).rowcount for t in tables]
             return any(gone)
 
-        return await self._run(remove)
+        return await self._writing.run(remove)
 
-    async def load(self, users: Iterable[LoadedUser]) -> int:
-        """Put in users, all in one transaction."""
+    async def load(self, users: Sequence[LoadedUser]) -> None:
+        """Put in users, in one transaction."""
 
-        def put(connection: sqlite3.Connection) -> int:
-            count = 0
-            for user in users:
-                connection.execute("DELETE FROM events WHERE user_id = ? AND live = 0", (user.user_id,))
-                connection.executemany(_INSERT, [(user.user_id, e.time, 0, e.pack()) for e in user.events])
-                connection.execute("REPLACE INTO profiles VALUES (?, ?)", (user.user_id, user.profile.pack()))
-                count += 1
-            return count
+        def put(connection: Connection) -> None:
+            connection.executemany("REPLACE INTO loaded VALUES (?, ?)", [(one.user_id, one.packed) for one in users])
+            connection.executemany(
+                "DELETE FROM live WHERE user_id = ? AND lane IN (0, 1) AND time <= ?",
+                [(one.user_id, one.last) for one in users],
+            )
 
-        return await self._run(put)
+        await self._writing.run(put)
 
-    async def loaded(self) -> str | None:
+    async def loaded(self) -> Loaded | None:
         """Return the fact that `set_loaded` noted."""
-        row = await self._run(lambda c: c.execute("SELECT value FROM facts WHERE name = 'loaded'").fetchone())
-        return row and row[0]
+        query = "SELECT value FROM facts WHERE name = 'loaded'"
+        row = await self._reading.run(lambda c: c.execute(query).fetchone())
+        return row and Loaded(*from_json(row[0]))
 
-    async def set_loaded(self, fingerprint: str) -> None:
+    async def set_loaded(self, dataset: Loaded | None) -> None:
         """Note the fact."""
-        await self._run(lambda c: c.execute("REPLACE INTO facts VALUES ('loaded', ?)", (fingerprint,)))
 
-    async def count(self) -> int:
-        """Return how many users have a profile."""
-        return (await self._run(lambda c: c.execute("SELECT COUNT(*) FROM profiles").fetchone()))[0]
+        def note(connection: Connection) -> None:
+            connection.execute("DELETE FROM facts WHERE name = 'loaded'")
+            if dataset is not None:
+                tag = dataset.fingerprint[:TAG].encode()
+                connection.execute(f"DELETE FROM loaded WHERE substr(packed, 1, {TAG}) <> ?", (tag,))
+                connection.execute("INSERT INTO facts VALUES ('loaded', ?)", (to_json(dataset).decode(),))
 
-    def _state(self, connection: sqlite3.Connection, user_id: str) -> UserState:
-        rows = connection.execute(_NEWEST, (user_id, self._max_events)).fetchall()
-        profile = connection.execute("SELECT packed FROM profiles WHERE user_id = ?", (user_id,)).fetchone()
-        if not rows and profile is None:
-            return NOBODY
-        events = tuple(StoredEvent.unpack(row[0]) for row in reversed(rows))
-        return UserState(events, profile and Profile.unpack(profile[0]))
+        await self._writing.run(note)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Do a piece of work in the store's thread, as one transaction."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+    async def size(self, user_ids: Sequence[str]) -> int:
+        """Return the bytes of keys and values; what SQLite adds is a quarter of it."""
+        query = "SELECT TOTAL(length(CAST(user_id AS BLOB)) + length(packed)) FROM {} WHERE user_id = ?"
 
-    def _transact(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        try:
-            if self._connection is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                connection = sqlite3.connect(self._path, timeout=5)
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(_SCHEMA)
-                self._connection = connection
-            with self._connection:
-                return work(self._connection)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreDownError(f"{self._path}: {error}") from error
+        def add_up(connection: Connection) -> float:
+            return sum(
+                connection.execute(query.format(table), (user_id,)).fetchone()[0]
+                for user_id in user_ids
+                for table in ("loaded", "live")
+            )
+
+        return int(await self._reading.run(add_up))
+
+    def _state(self, connection: Connection, user_id: str, lanes: Sequence[int]) -> UserState:
+        most = self.config.max_events
+        loaded = connection.execute("SELECT packed FROM loaded WHERE user_id = ?", (user_id,)).fetchone()
+        rows = [row for lane in lanes for row in connection.execute(_NEWEST, (user_id, lane, most)).fetchall()[::-1]]
+        return joined(loaded and loaded[0], [row[0] for row in rows], most * len(lanes))
+
+    def _append(self, connection: Connection, events: Sequence[NewEvent]) -> list[bool]:
+        now = int(time.time())
+        self._forget(connection, now)
+        remember = "INSERT OR IGNORE INTO event_ids VALUES (?, ?)"
+        is_new = [connection.execute(remember, (digest(one.event_id), now)).rowcount > 0 for one in events]
+        added = [one for one, new in zip(events, is_new, strict=True) if new]
+        lanes = [_HISTORY if one.is_history else _OTHER for one in added]
+        rows = [(one.user_id, lane, one.event.time, one.event.pack()) for one, lane in zip(added, lanes, strict=True)]
+        connection.executemany(_INSERT, rows)
+        self._trim(connection, {(user_id, lane) for user_id, lane, *_ in rows})
+        sessions = {one.user_id for one in added if is_session(one.user_id)}
+        connection.executemany("REPLACE INTO sessions VALUES (?, ?)", [(session, now) for session in sessions])
+        return is_new
+
+    def _trim(self, connection: Connection, touched: set[tuple[str, int]]) -> None:
+        connection.executemany(_TRIM, [(user_id, lane, self.config.max_events) for user_id, lane in touched])
+
+    def _forget(self, connection: Connection, now: int) -> None:
+        connection.execute(
+            "DELETE FROM event_ids WHERE digest IN (SELECT digest FROM event_ids WHERE at < ? LIMIT ?)",
+            (now - self.config.remember_ids_s, _FORGOTTEN),
+        )
+        old = connection.execute(
+            "SELECT session FROM sessions WHERE at < ? LIMIT ?", (now - self.config.session_s, _FORGOTTEN)
+        ).fetchall()
+        connection.executemany("DELETE FROM live WHERE user_id = ?", old)
+        connection.executemany("DELETE FROM sessions WHERE session = ?", old)

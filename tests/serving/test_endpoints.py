@@ -112,8 +112,8 @@ def test_the_whole_catalogue_is_the_most_there_is(tiny_run, serve, tmp_path):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({}, "neither is given"),
-        ({"user_id": "u1", "history": ["i1"]}, "both are given"),
+        ({}, "none is given"),
+        ({"session_id": ""}, "body.session_id"),
         ({"user_id": "u1", "k": 0}, "body.k"),
         ({"user_id": "u1", "k": -3}, "not -3"),
         ({"user_id": "u1", "k": "5"}, "body.k"),
