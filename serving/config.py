@@ -13,6 +13,8 @@ from serving.tls import Tls
 
 MOST_ITEMS = 10_000
 """No list that is asked for may be longer."""
+MOST_EVENTS = 10_000
+"""No more may be posted at once."""
 
 
 class Autoscaling(FrozenConfig):
@@ -48,7 +50,7 @@ class Limits(FrozenConfig):
     A client may ask for less with the header x-deadline-ms."""
     batch: int = Field(32, ge=1)
     """Most questions that the model answers at once; it takes what waits, and never waits for more."""
-    events: int = Field(1000, ge=1)
+    events: int = Field(1000, ge=1, le=MOST_EVENTS)
     """Most events that a request may post."""
 
 

@@ -6,14 +6,15 @@ from typing import Annotated, Self
 
 from pydantic import Field, FiniteFloat, StrictInt, StrictStr, StringConstraints, model_validator
 
+from serving.config import MOST_EVENTS
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
+from serving.endpoints.fields import Identifier, ItemId, UserId
 from serving.errors import RefusedError
 from serving.service import Service
 from serving.state import StoredEvent
 from serving.stores import NewEvent, session_key
 
 _AHEAD_MS = 3_600_000  # a client's clock may be wrong by an hour
-_Name = Annotated[StrictStr, StringConstraints(min_length=1, max_length=512)]
 _Text = Annotated[StrictStr, StringConstraints(max_length=512)]
 
 _EXAMPLES = {
@@ -31,23 +32,23 @@ _EXAMPLES = {
 class PostedEvent(Body):
     """One event: of a user, or of a session, or of both at a login."""
 
-    user_id: _Name | None = None
+    user_id: UserId | None = None
     """Who did it."""
-    session_id: _Name | None = None
+    session_id: UserId | None = None
     """The visit that it belongs to. With `user_id` beside it, the events of the session become the user's."""
-    item_id: _Name
+    item_id: ItemId
     """The item; one that the run does not know is kept for later runs."""
-    event: _Name | None = None
+    event: Identifier | None = None
     """Its kind, one of those that the run was trained on; the run's first kind of history where it is not given."""
     timestamp: StrictInt | None = Field(None, ge=100_000_000_000)
     """Milliseconds since 1970-01-01 UTC, at most an hour ahead; now where it is not given."""
-    labels: dict[_Name, FiniteFloat] | None = Field(None, max_length=64)
+    labels: dict[Identifier, FiniteFloat] | None = Field(None, max_length=64)
     """What came of it, such as a rating: numbers by name."""
-    context: dict[_Name, FiniteFloat | _Text] | None = Field(None, max_length=64)
+    context: dict[Identifier, FiniteFloat | _Text] | None = Field(None, max_length=64)
     """What was known when it happened: numbers and categories by name."""
-    event_id: _Name | None = None
+    event_id: Identifier | None = None
     """Names the event, so that it may be posted again. Without it, an event posted twice counts twice."""
-    request_id: _Name | None = None
+    request_id: Identifier | None = None
     """Of the answer that the event follows."""
     slot: StrictInt | None = Field(None, ge=0)
     """Place of the item in that answer, from 0."""
@@ -62,7 +63,7 @@ class PostedEvent(Body):
 class EventsRequest(Body):
     """Events, in any order."""
 
-    events: tuple[PostedEvent, ...] = Field(min_length=1)
+    events: tuple[PostedEvent, ...] = Field(min_length=1, max_length=MOST_EVENTS)
     """One or more; the server has a maximum (limits.events)."""
 
 

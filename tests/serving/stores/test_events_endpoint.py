@@ -172,7 +172,7 @@ def test_bad_events_are_refused_whole(one, events, told):
 def test_numbers_that_json_has_not_are_refused(one):
     for value in ("NaN", "Infinity", "1e999"):
         body = f'{{"events": [{{"user_id": "u", "item_id": "i", "labels": {{"rating": {value}}}}}]}}'
-        refused(one.post("/v1/events", content=body), 400, "bad_request")
+        refused(one.post("/v1/events", content=body, headers={"content-type": "application/json"}), 400, "bad_request")
 
 
 TEXT = st.text(max_size=8)
