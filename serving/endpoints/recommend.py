@@ -1,12 +1,11 @@
 """POST /v1/recommend: the k best items for a user or after a history."""
 
 from dataclasses import asdict
-from typing import Self
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictInt
 
-from serving.encoding import of_history
-from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
+from serving.endpoints.endpoint import Call, Endpoint, Reply
+from serving.endpoints.who import Asker, who
 from serving.errors import RefusedError
 from serving.question import Question, Source
 from serving.service import Service
@@ -18,24 +17,13 @@ _EXAMPLES = {
 }
 
 
-class RecommendRequest(Body):
-    """Who asks: either `user_id` or `history`."""
+class RecommendRequest(Asker):
+    """What to recommend, and to whom: either `user_id` or `history`."""
 
-    user_id: str | None = Field(None, min_length=1)
-    """A user of the logs, or of events that were posted; anybody else is answered by popularity."""
-    history: tuple[str, ...] | None = None
-    """Item ids, oldest first; unknown ones are passed over, and where none is known popularity answers."""
     k: StrictInt | None = Field(None, ge=1)
     """How many items; the server has a default and a maximum."""
     exclude_seen: StrictBool = True
     """Whether to leave out what the user already had."""
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.user_id is None) == (self.history is None):
-            given = "neither is given" if self.user_id is None else "both are given"
-            raise ValueError(f"give either user_id or history ([] for a new visitor); {given}")
-        return self
 
 
 class RecommendedItem(Reply):
@@ -73,11 +61,8 @@ async def _question(body: RecommendRequest, service: Service) -> Question:
     k = service.config.k if body.k is None else body.k
     if k > service.config.k_max:
         raise RefusedError(400, "bad_request", f"body.k: at most {service.config.k_max} items (k_max), not {k}")
-    if body.user_id is not None:
-        (state,) = await service.store.read([body.user_id])
-        return Question(state, "user", k, body.exclude_seen)
-    state = of_history(body.history or (), service.run.manifest.history[0])
-    return Question(state, "history", k, body.exclude_seen)
+    asker = await who(body, service)
+    return Question(asker.state, asker.source, k, body.exclude_seen)
 
 
 ENDPOINT = Endpoint(
