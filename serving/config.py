@@ -6,6 +6,9 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig, OneOf
+from serving.index import INDEXES
+from serving.ranking import RankingConfig
+from serving.rules import RULES
 from serving.stores import STORES
 
 
@@ -53,6 +56,11 @@ class AnswerConfig(FrozenConfig):
     )
     """Where users' events are kept."""
     limits: Limits = Limits()
+    retrieval: Annotated[FrozenConfig, OneOf(INDEXES, default="auto")] = Field({"kind": "auto"}, validate_default=True)
+    """How the best items of the catalogue are found."""
+    ranking: RankingConfig = RankingConfig()
+    rules: tuple[Annotated[FrozenConfig, OneOf(RULES)], ...] = ()
+    """Business rules; each is applied to every recommendation."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "AnswerConfig":

@@ -28,7 +28,7 @@ class Service:
         self.config, self.store = config, store
         self.run = Run.open(config.run)
         self.run_id = self.run.record.run_id
-        self.retrieval = Retrieval(self.run)
+        self.retrieval = Retrieval(self.run, config)
         self._threads = threading.local()
         self._worker: Worker[Question, Answer] = Worker(self._answers, config.limits.batch, "model")
 
@@ -53,6 +53,10 @@ class Service:
     async def answer(self, question: Question) -> Answer:
         """Answer a question in the model's thread."""
         return await self._worker.ask(question)
+
+    async def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer several questions as one batch."""
+        return await self._worker.ask_all(questions)
 
     def close(self) -> None:
         """End the model's thread once it has answered what waits; the store stays."""

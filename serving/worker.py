@@ -33,11 +33,17 @@ class Worker(Generic[_Q, _A]):
 
     async def ask(self, question: _Q) -> _A:
         """Return the answer; a question whose asker has gone before it is taken is passed over."""
-        future: asyncio.Future[_A] = asyncio.get_running_loop().create_future()
+        (answer,) = await self.ask_all([question])
+        return answer
+
+    async def ask_all(self, questions: Sequence[_Q]) -> list[_A]:
+        """Return the answers of several questions, which are taken together if `batch` allows it."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[_A]] = [loop.create_future() for _ in questions]
         with self._news:
-            self._waiting.append((question, future))
+            self._waiting.extend(zip(questions, futures, strict=True))
             self._news.notify()
-        return await future
+        return await asyncio.gather(*futures)
 
     def close(self) -> None:
         """End the thread after what waits is answered."""
