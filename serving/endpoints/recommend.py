@@ -24,7 +24,8 @@ _EXAMPLES = {
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Context = dict[str, str | Number]
-Score = Annotated[dict[str, Number], Field(min_length=1)]
+Weight = Annotated[float, Field(strict=True, ge=-1000, le=1000)]
+Score = Annotated[dict[str, Weight], Field(min_length=1)]
 
 
 class RecommendRequest(Asker):
