@@ -45,6 +45,7 @@ class Retrieval:
         """
         self._run, self._network, self._ranking = run, run.network, config.ranking
         self._encoder, self._length = StateEncoder(run), run.config.model.max_length
+        self._ids, self._titles = run.vocabulary.item_ids, run.catalog.table["title"].combine_chunks()
         features = ItemFeatures(run.catalog)
         filters = FilterIndex(features)
         self._rules = make_rules(config.rules, RuleFacts(run.manifest, run.vocabulary, features))
@@ -148,8 +149,7 @@ class Retrieval:
     ) -> Answer:
         predicted = {name: values.tolist() for name, values in shown.predicted.items()} if question.scores else {}
         columns = zip(
-            self._run.vocabulary.decode(shown.items_K).to_pylist(),
-            self._run.catalog.titles(shown.items_K),
+            *self._names(shown.items_K),
             shown.final_K.tolist(),
             filled.propensities,
             shown.retrieved_K.tolist(),
@@ -170,6 +170,11 @@ class Retrieval:
             for place, (item_id, title, score, propensity, retrieved, reasons_) in enumerate(columns)
         ]
         return Answer(items, question.source if shown.is_known else "popularity", self._unknown(question))
+
+    def _names(self, items_K: np.ndarray) -> tuple[list[str], list[str | None]]:
+        """Return ids and titles, one by one: for a few, Arrow's `take` costs ten times as much."""
+        places = (items_K - FIRST_ITEM).tolist()
+        return [self._ids[at].as_py() for at in places], [self._titles[at].as_py() for at in places]
 
     def _unknown(self, question: Question) -> tuple[str, ...]:
         if question.candidates is None:

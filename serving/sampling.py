@@ -25,7 +25,8 @@ def sample_queries(run: Run, scorer: ModelScorer) -> Tensor:
         reader = None
     if reader is None or dataset.manifest.fingerprint != run.manifest.fingerprint:
         count = min(_QUERIES, scorer.num_items)
-        return scorer.table_VD[torch.from_numpy(generator.choice(scorer.num_items, count, replace=False))]
+        chosen = torch.from_numpy(generator.choice(scorer.num_items, count, replace=False))
+        return scorer.table_VD[chosen].detach()
     count = min(_QUERIES, dataset.manifest.num_users)
     rows = reader.rows(np.sort(generator.choice(dataset.manifest.num_users, count, replace=False)))
-    return scorer.ask(make_queries(rows, Split.NONE, reader.is_history, run.config.model.max_length))
+    return scorer.ask(make_queries(rows, Split.NONE, reader.is_history, run.config.model.max_length)).detach()

@@ -24,7 +24,7 @@ class Products(Scores):
     """Query . vector: what retrieving tasks are trained for."""
 
     def __init__(self, table_ID: Tensor) -> None:
-        self.table_ID = table_ID
+        self.table_ID = table_ID.detach()
         self.num_items = len(table_ID)
 
     def of(self, queries_BD: Tensor, columns_A: slice | Tensor) -> Tensor:
