@@ -16,9 +16,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from raysys.runs import Run
-from serving.encoding import of_history
+from serving.config import AnswerConfig
+from serving.encoding import with_history
 from serving.question import Question
 from serving.retrieval import Retrieval
+from serving.state import NOBODY
 
 app = FastAPI()
 _thread = ThreadPoolExecutor(1, "model", torch.set_num_threads, (1,))
@@ -52,10 +54,10 @@ async def recommend(body: Body) -> Reply:
 
 def main() -> None:
     run = Run.open(sys.argv[1])
-    retrieval = Retrieval(run)
+    retrieval = Retrieval(run, AnswerConfig())
     event = run.manifest.history[0]
     app.state.answers = retrieval.answers
-    app.state.question = lambda body: Question(of_history(body.history, event), k=body.k)
+    app.state.question = lambda body: Question(with_history(NOBODY, body.history, event), k=body.k)
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error", access_log=False)
 
 

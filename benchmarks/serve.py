@@ -165,16 +165,18 @@ def _loop(run: str, seconds: float) -> dict[str, float]:
     import torch
 
     from raysys.runs import Run
-    from serving.encoding import of_history
+    from serving.config import AnswerConfig
+    from serving.encoding import with_history
     from serving.question import Question
     from serving.retrieval import Retrieval
+    from serving.state import NOBODY
 
     torch.set_num_threads(1)
     opened = Run.open(run)
-    retrieval = Retrieval(opened)
+    retrieval = Retrieval(opened, AnswerConfig())
     event, num_items = opened.manifest.history[0], opened.manifest.num_items
     asked = [json.loads(body)["history"] for body in histories(num_items, 500)]
-    questions = [Question(of_history(history, event), k=10) for history in asked]
+    questions = [Question(with_history(NOBODY, history, event), k=10) for history in asked]
     for question in questions[:50]:
         retrieval.answers([question])
     times: list[float] = []

@@ -162,8 +162,8 @@ class Run:
 
         if k < 1:
             raise UserError(f"k: {k}; ask for at least one item")
-        items = np.array([self.vocabulary.lookup(item) for item in history], np.int32)
-        queries = make_queries(history_rows([items]), Split.NONE, np.array([True]), self.config.model.max_length)
+        rows, length = history_rows([self.vocabulary.lookup(history)]), self.config.model.max_length
+        queries = make_queries(rows, Split.NONE, np.array([True]), length)
         found = recommend(ModelScorer(self.network), queries, k, exclude_seen)
         chosen = found.items_BK[0][found.scores_BK[0] > -float("inf")].numpy()
         titles, ids = self.catalog.titles(chosen), self.vocabulary.decode(chosen).to_pylist()

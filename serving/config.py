@@ -8,11 +8,16 @@ from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig, OneOf
 from serving.auth import Access
+from serving.index import INDEXES
+from serving.ranking import RankingConfig
+from serving.rules import RULES
 from serving.stores import STORES, StoreConfig
 from serving.tls import Tls
 
 MOST_ITEMS = 10_000
 """No list that is asked for may be longer."""
+MOST_BATCH = 1_000
+"""No more questions may be asked at once."""
 MOST_EVENTS = 10_000
 """No more may be posted at once."""
 
@@ -48,7 +53,7 @@ class Limits(FrozenConfig):
     deadline_ms: float = Field(2000.0, gt=0)
     """Milliseconds within which the model must have a question; what would wait longer is refused at once with 429.
     A client may ask for less with the header x-deadline-ms."""
-    batch: int = Field(32, ge=1)
+    batch: int = Field(32, ge=1, le=MOST_BATCH)
     """Most questions that the model answers at once; it takes what waits, and never waits for more."""
     events: int = Field(1000, ge=1, le=MOST_EVENTS)
     """Most events that a request may post."""
@@ -69,6 +74,11 @@ class AnswerConfig(FrozenConfig):
     """Where users' events are kept."""
     limits: Limits = Limits()
     access: Access = Access()
+    retrieval: Annotated[FrozenConfig, OneOf(INDEXES, default="auto")] = Field({"kind": "auto"}, validate_default=True)
+    """How the best items of the catalogue are found."""
+    ranking: RankingConfig = RankingConfig()
+    rules: tuple[Annotated[FrozenConfig, OneOf(RULES)], ...] = ()
+    """Business rules; each is applied to every recommendation."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "AnswerConfig":

@@ -33,7 +33,7 @@ class StateEncoder:
         flat = [event for events in known for event in events]
         return UserRows(
             offsets=np.cumsum([0, *map(len, known)]),
-            items=np.array([self._lookup(event.item_id) for event in flat], np.int32),
+            items=self._lookup([event.item_id for event in flat]),
             events=np.array([self._events[event.event] for event in flat], np.int8),
             times=np.array([event.time if self._has_times else 0 for event in flat], np.int64),
             marks=np.full(len(flat), Split.TRAIN, np.int8),

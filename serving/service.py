@@ -35,7 +35,7 @@ class Service:
         self.metrics = Metrics() if metrics is None else metrics
         self.run = Run.open(config.run)
         self.run_id = self.run.record.run_id
-        self.retrieval = Retrieval(self.run)
+        self.retrieval = Retrieval(self.run, config)
         self._identity = Identity(self.run.manifest)
         self._threads = threading.local()
         limits = config.limits
@@ -90,6 +90,10 @@ class Service:
     async def answer(self, question: Question) -> Answer:
         """Answer a question in the model's thread. Raises what Worker.ask raises."""
         return await self._worker.ask(question)
+
+    async def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer several questions as one batch."""
+        return await self._worker.ask_all(questions)
 
     def close(self) -> None:
         """End the model's thread once it has answered what waits; the store stays."""

@@ -93,13 +93,18 @@ class Worker(Generic[_Q, _A]):
             LateError: the deadline passed while it waited; the model was not asked.
             ClosedError: `close` was called before.
         """
-        future: asyncio.Future[_A] = asyncio.get_running_loop().create_future()
-        until = deadline.get()
+        (answer,) = await self.ask_all([question])
+        return answer
+
+    async def ask_all(self, questions: Sequence[_Q]) -> list[_A]:
+        """Return the answers of several questions, which are taken together if `batch` allows it; raises as `ask`."""
+        loop, until = asyncio.get_running_loop(), deadline.get()
+        futures: list[asyncio.Future[_A]] = [loop.create_future() for _ in questions]
         with self._news:
             self._admit(until)
-            self._waiting.append(_Waiting(question, future, until))
+            self._waiting.extend(_Waiting(one, future, until) for one, future in zip(questions, futures, strict=True))
             self._news.notify()
-        return await future
+        return await asyncio.gather(*futures)
 
     def close(self) -> None:
         """End the thread after what waits is answered."""

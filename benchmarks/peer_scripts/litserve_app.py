@@ -18,14 +18,16 @@ class Recommender(ls.LitAPI):
         import torch
 
         from raysys.runs import Run
-        from serving.encoding import of_history
+        from serving.config import AnswerConfig
+        from serving.encoding import with_history
         from serving.question import Question
         from serving.retrieval import Retrieval
+        from serving.state import NOBODY
 
         torch.set_num_threads(1)
         run = Run.open(self._run)
-        self._answers, event = Retrieval(run).answers, run.manifest.history[0]
-        self._question = lambda body: Question(of_history(body["history"], event), k=body.get("k", 10))
+        self._answers, event = Retrieval(run, AnswerConfig()).answers, run.manifest.history[0]
+        self._question = lambda body: Question(with_history(NOBODY, body["history"], event), k=body.get("k", 10))
 
     def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
         return request

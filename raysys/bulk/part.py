@@ -81,7 +81,10 @@ class PartWriter:
             self._reader.rows(rows), self._split, self._reader.is_history, run.config.model.max_length
         )
         found = recommend(self._scorer, queries, self._plan.k, self._plan.exclude_seen)
-        tasks = task_scores(run.network, queries, found, run.calibrators)
+        tasks = {}
+        if run.network.pair_scorers():
+            encoded = run.network.recommender(queries.history)
+            tasks = task_scores(run.network, encoded, queries.anchor_B, found.items_BK, run.calibrators)
         lists = {"item": found.items_BK.numpy(), "score": found.scores_BK.numpy()}
         return lists | {task: scores_BK.numpy() for task, scores_BK in tasks.items()}
 

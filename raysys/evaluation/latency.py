@@ -45,7 +45,9 @@ def _questions(judge: Judge) -> list[Queries]:
 def _seconds(judge: Judge, scorer: ModelScorer, asked: Queries) -> float:
     started = time.perf_counter()
     found = recommend(scorer, asked, max(judge.config.k), judge.config.exclude_seen)
-    task_scores(scorer.network, asked, found, {})
+    if scorer.network.pair_scorers():
+        encoded = scorer.network.recommender(asked.history)
+        task_scores(scorer.network, encoded, asked.anchor_B, found.items_BK, {})
     return time.perf_counter() - started
 
 

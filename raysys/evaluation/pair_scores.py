@@ -3,28 +3,41 @@
 import torch
 from torch import Tensor
 
-from raysys.data.batches import Queries, Targets
+from raysys.data.batches import Columns, Targets
 from raysys.data.schema import PAD
 from raysys.evaluation.calibration.of_tasks import Calibrators, pair_predictions
-from raysys.evaluation.ranking import Candidates
+from raysys.model.recommender import Encoded
 from raysys.tasks.multitask import MultiTask
 
 
 def task_scores(
-    network: MultiTask, queries: Queries, candidates: Candidates, calibrators: Calibrators
+    network: MultiTask,
+    encoded: Encoded,
+    anchor_B: Tensor,
+    items_BK: Tensor,
+    calibrators: Calibrators,
+    context: Columns | None = None,
 ) -> dict[str, Tensor]:
-    """Return, by task, the predicted value [B, K] of every candidate from the state that asks for it."""
+    """Return, by task, the predicted value [B, K] of every candidate from the state that asks for it.
+
+    `context` [B, 1] is what is known of the moment; candidates that are PAD are passed over. Empty where no task scores
+    pairs.
+    """
     if not network.pair_scorers():
         return {}
-    items_BK = candidates.items_BK
     nothing = torch.zeros_like(items_BK)  # an event that has not happened has neither kind nor time
     targets = Targets(
         items_BC=items_BK,
-        anchor_BC=queries.anchor_B.unsqueeze(1).expand_as(items_BK),
+        anchor_BC=anchor_B.unsqueeze(1).expand_as(items_BK),
         events_BC=nothing,
         times_BC=nothing,
         mask_BC=items_BK != PAD,
         labels={},
+        context=_everywhere(context or Columns(), items_BK.shape[1]),
     )
-    encoded = network.recommender(queries.history)
     return pair_predictions(network, encoded, targets, calibrators)
+
+
+def _everywhere(context: Columns, width: int) -> Columns:
+    numbers = {name: values.expand(-1, width) for name, values in context.numbers.items()}
+    return Columns(numbers, {name: values.expand(-1, width) for name, values in context.categories.items()})

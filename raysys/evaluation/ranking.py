@@ -117,6 +117,13 @@ def recommend(
 def _blocks(scorer: Scorer, queries: Queries, step: int, exclude_seen: bool) -> Iterator[tuple[int, Tensor]]:
     """Yield (first column, scores [B, step]), with -inf for what a user had."""
     asked = scorer.ask(queries)
+    if step >= scorer.num_items:
+        scores_BV = scorer.block(asked, 0, scorer.num_items)
+        if exclude_seen:
+            real_N = queries.seen_items_N >= FIRST_ITEM
+            scores_BV[queries.seen_rows_N[real_N], queries.seen_items_N[real_N] - FIRST_ITEM] = -torch.inf
+        yield 0, scores_BV
+        return
     columns_N, order_N = (queries.seen_items_N - FIRST_ITEM).sort()
     rows_N = queries.seen_rows_N[order_N]
     starts = range(0, scorer.num_items, step)

@@ -5,12 +5,16 @@ W columns of a block, G groups of columns, N candidates.
 """
 
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _GROUP = 32
+_FEW = 1 << 14
+_SMALL = 1 << 16  # columns that are copied sooner than looked through in two parts
 
 
 def top_columns(blocks: Iterable[tuple[int, Tensor]], k: int) -> tuple[Tensor, Tensor]:
@@ -19,8 +23,12 @@ def top_columns(blocks: Iterable[tuple[int, Tensor]], k: int) -> tuple[Tensor, T
     Blocks are (first column, scores [B, W]) in ascending order and of at least k columns altogether. A score of -inf
     is never chosen: where fewer than k others are, columns are -1 and scores -inf.
     """
+    blocks = iter(blocks)
+    first, second = next(blocks, None), next(blocks, None)
+    if first is not None and second is None and (found := _few(*first, k)) is not None:
+        return found
     chosen: _Groups | _Plain | None = None
-    for start, scores_BW in blocks:
+    for start, scores_BW in chain([one for one in (first, second) if one is not None], blocks):
         if chosen is None:
             kind = _Groups if scores_BW.device.type == "cpu" else _Plain
             chosen = kind(len(scores_BW), k)
@@ -28,6 +36,19 @@ def top_columns(blocks: Iterable[tuple[int, Tensor]], k: int) -> tuple[Tensor, T
     if chosen is None:
         raise ValueError("there are no columns to choose from")
     return chosen.result()
+
+
+def _few(start: int, scores_BW: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """Select from a single block of few columns; None where it is large, or where equal scores have to be ordered.
+
+    A request on a small catalogue waits for the number of calls, not for the scores.
+    """
+    if scores_BW.shape[1] > _FEW or scores_BW.device.type != "cpu" or k >= scores_BW.shape[1]:
+        return None
+    scores_BK, columns_BK = scores_BW.topk(k + 1, dim=1)
+    if (scores_BK[:, 1:] == scores_BK[:, :-1]).any() or (scores_BK == -torch.inf).any():
+        return None
+    return columns_BK[:, :k] + start, scores_BK[:, :k]
 
 
 class _Plain:
@@ -70,6 +91,8 @@ class _Groups:
 
     def add(self, start: int, scores_BW: Tensor) -> None:
         size = max(1, min(_GROUP, scores_BW.shape[1] // (2 * self.k)))  # enough groups that their maxima tell much
+        if scores_BW.shape[1] <= _SMALL:
+            scores_BW = F.pad(scores_BW, (0, -scores_BW.shape[1] % size), value=-torch.inf)
         whole = scores_BW.shape[1] // size * size
         self._add(start, scores_BW[:, :whole].unflatten(1, (-1, size)))  # type: ignore[no-untyped-call]
         if whole < scores_BW.shape[1]:

@@ -58,6 +58,12 @@ class MultiTask(nn.Module):
         for task in heads.values():
             task.link(heads)
         self._refuse_misfits(kind_of(model.backbone))
+        # What a task can do is asked of it once: looking through a protocol costs as much as a layer.
+        self._retrieving = sorted(
+            (name for name, task in heads.items() if isinstance(task, Retrieves)),
+            key=lambda name: heads[name].source != "users",
+        )
+        self._scoring_pairs = [name for name, task in heads.items() if isinstance(task, ScoresPairs)]
 
     @property
     def reads_labels(self) -> set[str] | None:
@@ -131,12 +137,11 @@ class MultiTask(nn.Module):
 
     def retrieving(self) -> list[str]:
         """Return the names of the tasks that ask for items: those that ask for users first."""
-        names = [name for name, task in self.named_tasks().items() if isinstance(task, Retrieves)]
-        return sorted(names, key=lambda name: self.named_tasks()[name].source != "users")
+        return list(self._retrieving)
 
     def pair_scorers(self) -> dict[str, ScoresPairs]:
         """Return the tasks that predict something labelled of (state, item) pairs."""
-        return {name: task for name, task in self.named_tasks().items() if isinstance(task, ScoresPairs)}
+        return {name: self.tasks[name] for name in self._scoring_pairs}  # type: ignore[misc]
 
 
 class LazyLogits(Mapping[str, Tensor]):

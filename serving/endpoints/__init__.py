@@ -1,10 +1,27 @@
 """Endpoints, one file each, and one line in this dict."""
 
-from serving.endpoints import events, health, metrics, models, readiness, recommend, users
+from serving.endpoints import (
+    bundle,
+    events,
+    health,
+    metrics,
+    models,
+    popular,
+    rank,
+    readiness,
+    recommend,
+    similar,
+    users,
+)
 from serving.endpoints.endpoint import Body, Call, Endpoint, Raw, Replica, Reply, Scope
 
 ENDPOINTS: dict[str, Endpoint] = {
     "recommend": recommend.ENDPOINT,
+    "recommend_batch": recommend.BATCH,
+    "rank": rank.ENDPOINT,
+    "similar": similar.ENDPOINT,
+    "popular": popular.ENDPOINT,
+    "bundle": bundle.ENDPOINT,
     "events": events.ENDPOINT,
     "user": users.GET,
     "delete_user": users.DELETE,

@@ -16,5 +16,7 @@ UserId = Identifier
 """Of a user of the logs, or any other."""
 ItemIds = Annotated[tuple[ItemId, ...], Field(max_length=MOST_HISTORY, fail_fast=True)]
 """Item ids, in an order that the field tells."""
+SomeItems = Annotated[tuple[ItemId, ...], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
+"""One item or more, up to ten times `k_max`."""
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST_ITEMS)]
 """How many of something."""

@@ -1,118 +1,121 @@
-"""POST /v1/recommend: the k best items for a user or after a history."""
+"""POST /v1/recommend: the k best items for a user or after a history; and several of it in one request."""
 
-from dataclasses import asdict
-from typing import Literal, Self
+import asyncio
+import time
+from typing import Annotated
 
-from pydantic import ConfigDict, StrictBool, model_validator
-from pydantic.config import JsonDict
+from pydantic import Field, StrictBool
 
-from serving.encoding import with_history
+from serving.config import MOST_BATCH
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
-from serving.endpoints.fields import Count, ItemIds, UserId
+from serving.endpoints.fields import Count, Identifier, SomeItems
+from serving.endpoints.items import ItemList, check_count, depth, item_list
+from serving.endpoints.who import Asker, Degraded, who
 from serving.errors import RefusedError
-from serving.question import Question, Source
+from serving.filters import Filters
+from serving.question import Question
 from serving.service import Service
-from serving.state import NOBODY, UserState
-from serving.stores import StoreDownError, session_key
 
 _EXAMPLES = {
     "known user": {"summary": "A user of the logs", "value": {"user_id": "42", "k": 5}},
     "history": {"summary": "A visitor, by what was seen so far", "value": {"history": ["50", "172"], "k": 5}},
     "new visitor": {"summary": "Nothing is known: popularity", "value": {"history": []}},
+    "among some": {"summary": "The best of a given list", "value": {"user_id": "42", "candidates": ["50", "172"]}},
+    "varied": {"summary": "Varied, with reasons", "value": {"user_id": "42", "diversity": 0.3, "explain": True}},
 }
 
-
-_SOMEBODY: JsonDict = {
-    "anyOf": [
-        {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
-        {"required": ["session_id"], "properties": {"session_id": {"type": "string"}}},
-        {"required": ["history"], "properties": {"history": {"type": "array"}}},
-    ]
-}
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Context = Annotated[dict[Identifier, Annotated[str, Field(max_length=512)] | Number], Field(max_length=64)]
+Weight = Annotated[float, Field(strict=True, ge=-1000, le=1000)]
+Score = Annotated[dict[Identifier, Weight], Field(min_length=1, max_length=64)]
 
 
-class RecommendRequest(Body):
-    """Who asks: `user_id`, `session_id`, `history`, or several of them."""
+class RecommendRequest(Asker):
+    """What to recommend, and to whom: `user_id`, `session_id`, `history`, or several of them."""
 
-    model_config = ConfigDict(json_schema_extra=_SOMEBODY)
-
-    user_id: UserId | None = None
-    """A user of the logs, or of events that were posted; anybody else is answered by popularity."""
-    session_id: UserId | None = None
-    """A visit of which events were posted. With `user_id` beside it, its events become the user's."""
-    history: ItemIds | None = None
-    """Item ids, oldest first; unknown ones are passed over, and where none is known popularity answers. Beside an id,
-    those that the store does not know of follow the stored events, and stand in for them where there are none."""
     k: Count | None = None
     """How many items; the server has a default and a maximum."""
     exclude_seen: StrictBool = True
     """Whether to leave out what the user already had."""
-
-    @model_validator(mode="after")
-    def _somebody(self) -> Self:
-        if self.user_id is None and self.session_id is None and self.history is None:
-            raise ValueError("give user_id, session_id or history ([] for a new visitor); none is given")
-        return self
-
-
-class RecommendedItem(Reply):
-    """One item of an answer."""
-
-    item_id: str
-    title: str | None
-    """Null where the logs came without titles."""
-    score: float
-    """Orders the list: of the retrieval task; for popularity, the item's training events."""
-    scores: dict[str, float]
-    """What the run's other tasks predict for this user and item, by task: a rating, a probability."""
+    candidates: SomeItems | None = None
+    """Item ids; only these are ranked."""
+    filters: Filters = {}
+    """Only items with these features: {column: value}, {column: [one of these values]} or {column: {at_least, at_most}}
+    with at least one of the bounds."""
+    context: Context = {}
+    """What is known of the moment, such as the page: columns of the events, which tasks may have learned from."""
+    score: Score | None = None
+    """Task -> weight in the final score: a weighted sum of what the tasks predict, in which the retrieval task counts
+    by its probability among the candidates. Without it the server's own weights, or the retrieval task, order."""
+    scores: StrictBool = True
+    """Whether to show what the tasks predict."""
+    diversity: Number = Field(0.0, ge=0, le=1)
+    """How much being unlike the items before it counts against the score: 0 not at all, 1 alone."""
+    explain: StrictBool = False
+    """Whether to tell which events of the history raised each score most; takes some times as long."""
 
 
-class RecommendAnswer(Reply):
-    """The items, best first."""
+async def recommend(call: Call) -> ItemList:
+    """Rank the catalogue and return the best k items, leaving out what the user already had."""
+    service = call.service
+    question, degraded = await _question(call.body, service, call.request_id, "body")
+    return item_list(await service.answer(question), call.request_id, service, degraded)
+
+
+class BatchRequest(Body):
+    """Several requests that are answered together."""
+
+    requests: tuple[RecommendRequest, ...] = Field(min_length=1, max_length=MOST_BATCH)
+    """As of /v1/recommend; the server has a maximum (limits.batch)."""
+
+
+class BatchAnswer(Reply):
+    """The answers, in the order of the requests."""
 
     request_id: str
-    run_id: str
-    items: list[RecommendedItem]
-    """Fewer than k where the catalogue holds no more."""
-    source: Source
-    """What the list was made from: events of the user or session, the given history, or popularity in training."""
-    degraded: list[Literal["store"]]
-    """What was not available: without the `store`, the list comes from the given history or from popularity."""
+    answers: list[ItemList]
+    """Each has a request id of its own: that of the whole, a dash and the place, from 0."""
 
 
-async def recommend(call: Call) -> RecommendAnswer:
-    """Rank the whole catalogue and return the best k items, leaving out what the user already had."""
-    service = call.service
-    question, degraded = await _question(call.body, service)
-    answer = await service.answer(question)
-    items = [RecommendedItem.model_construct(**asdict(item)) for item in answer.items]
-    return RecommendAnswer(
-        request_id=call.request_id, run_id=service.run_id, items=items, source=answer.source, degraded=degraded
+async def recommend_batch(call: Call) -> BatchAnswer:
+    """Answer several requests as one batch of the model. One that is refused refuses them all."""
+    service, bodies = call.service, call.body.requests
+    most = service.config.limits.batch
+    if len(bodies) > most:
+        told = f"body.requests: at most {most} requests (limits.batch), not {len(bodies)}"
+        raise RefusedError(400, "bad_request", told)
+    ids = [f"{call.request_id}-{place}" for place in range(len(bodies))]
+    asked = [_question(body, service, ids[place], f"body.requests.{place}") for place, body in enumerate(bodies)]
+    questions, degraded = zip(*await asyncio.gather(*asked), strict=True)
+    answers = zip(await service.answer_all(questions), ids, degraded, strict=True)
+    lists = [item_list(answer, request_id, service, missing) for answer, request_id, missing in answers]
+    return BatchAnswer.model_construct(request_id=call.request_id, answers=lists)
+
+
+async def _question(body: RecommendRequest, service: Service, request_id: str, where: str) -> tuple[Question, Degraded]:
+    terms, k = service.retrieval.terms, depth(body.k, service, where)
+    check_count(body.candidates, service, f"{where}.candidates")
+    conditions = terms.filters.check(body.filters, f"{where}.filters")
+    terms.check_context(body.context, f"{where}.context")
+    if body.score is not None:
+        terms.check_score(body.score, f"{where}.score")
+    asker = await who(body, service)
+    question = Question(
+        asker.state,
+        asker.source,
+        k,
+        body.exclude_seen,
+        candidates=body.candidates,
+        filters=conditions,
+        context=body.context,
+        weights=body.score,
+        diversity=body.diversity,
+        scores=body.scores,
+        explain=body.explain,
+        seed=request_id,
+        time=int(time.time() * 1000),
     )
-
-
-async def _question(body: RecommendRequest, service: Service) -> tuple[Question, list[Literal["store"]]]:
-    k = service.config.k if body.k is None else body.k
-    if k > service.config.k_max:
-        raise RefusedError(400, "bad_request", f"body.k: at most {service.config.k_max} items (k_max), not {k}")
-    state, degraded = await _stored(body, service)
-    source: Source = "history" if not state.events else "session" if body.user_id is None else "user"
-    state = with_history(state, body.history or (), service.run.manifest.history[0])
-    return Question(state, source, k, body.exclude_seen), degraded
-
-
-async def _stored(body: RecommendRequest, service: Service) -> tuple[UserState, list[Literal["store"]]]:
-    """Read who asks; an answer goes on without the store."""
-    session = None if body.session_id is None else session_key(body.session_id)
-    user = session if body.user_id is None else service.name(body.user_id)
-    if user is None:
-        return NOBODY, []
-    try:
-        if session is not None and session != user:
-            await service.store.merge(session, user)
-        return (await service.store.read([user]))[0], []
-    except StoreDownError:
-        return NOBODY, ["store"]
+    return question, asker.degraded
 
 
 ENDPOINT = Endpoint(
@@ -120,7 +123,17 @@ ENDPOINT = Endpoint(
     "/v1/recommend",
     "The k best items for a user or after a history",
     recommend,
-    RecommendAnswer,
+    ItemList,
     RecommendRequest,
     examples=_EXAMPLES,
+)
+
+BATCH = Endpoint(
+    "POST",
+    "/v1/recommend/batch",
+    "Recommendations for several users at once",
+    recommend_batch,
+    BatchAnswer,
+    BatchRequest,
+    examples={"two": {"summary": "Two users", "value": {"requests": [{"user_id": "42"}, {"history": ["50"]}]}}},
 )

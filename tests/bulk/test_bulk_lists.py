@@ -75,7 +75,13 @@ def test_the_lists_and_task_scores_are_those_of_evaluation(tiny_run, dataset, tm
     queries = make_queries(reader.rows(rows), Split.TEST, reader.is_history, tiny_run.config.model.max_length)
     with torch.inference_mode():
         expected = recommend(ModelScorer(tiny_run.network), queries, 5)
-        ratings_BK = task_scores(tiny_run.network, queries, expected, tiny_run.calibrators)["rating"]
+        ratings_BK = task_scores(
+            tiny_run.network,
+            tiny_run.network.recommender(queries.history),
+            queries.anchor_B,
+            expected.items_BK,
+            tiny_run.calibrators,
+        )["rating"]
     found = lists_of(tmp_path / "lists")
     for place, user in enumerate(reader.user_ids(rows).to_pylist()):
         shown = expected.scores_BK[place] > -torch.inf

@@ -193,7 +193,7 @@ def test_new_kinds_of_events_users_and_items_take_their_places(days_of, at_once)
     appended = days_of(days, **node)
     assert appended[0].manifest.event_names == ("buy", "click", "view")
     assert appended[1].manifest.event_names == ("buy", "cart", "click", "view")
-    assert appended[3].vocabulary.lookup("brand-new") > 1
+    assert appended[3].vocabulary.lookup(["brand-new"])[0] > 1
     assert_same(appended[-1], at_once(days, **node))
 
 
@@ -222,7 +222,7 @@ def test_a_shard_with_an_item_that_only_now_has_an_index_is_written_anew(days_of
     order = [*days, late]
     node = {"split": SPLIT, "events_per_shard": 60}
     made = days_of(order, **node)
-    assert made[4].vocabulary.lookup("late-star") == 1
+    assert made[4].vocabulary.lookup(["late-star"])[0] == 1
     lines = lines_of(made[5])
     assert sum(event["item"] == "late-star" for line in lines.values() for event in line) == 41
     assert_same(made[5], at_once(order, **node), labelled=False)

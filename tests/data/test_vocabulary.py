@@ -26,7 +26,7 @@ def test_known_items_have_indices_and_others_are_unknown():
     assert vocabulary.encode(pa.array(["a", "b", "zz", None, "c"])).to_pylist() == [3, 2, UNKNOWN, UNKNOWN, 4]
     assert vocabulary.encode(pa.chunked_array([["a"], ["zz", "b"]])).to_pylist() == [3, UNKNOWN, 2]
     assert vocabulary.encode(pa.array([], pa.string())).to_pylist() == []
-    assert [vocabulary.lookup(name) for name in ("b", "c", "zz", "")] == [2, 4, UNKNOWN, UNKNOWN]
+    assert vocabulary.lookup(["b", "c", "zz", ""]).tolist() == [2, 4, UNKNOWN, UNKNOWN]
 
 
 @given(ids)
@@ -34,8 +34,14 @@ def test_encode_lookup_and_decode_agree(names):
     vocabulary = Vocabulary(pa.array(names, pa.string()))
     indices = vocabulary.encode(pa.array(names, pa.string())).to_pylist()
     assert indices == list(range(FIRST_ITEM, FIRST_ITEM + len(names)))
-    assert [vocabulary.lookup(name) for name in names] == indices
+    assert vocabulary.lookup(names).tolist() == indices
     assert vocabulary.decode(np.array(indices, np.int64)).to_pylist() == names
+
+
+def test_texts_of_one_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr("raysys.data.vocabulary._hashes", lambda texts: np.array([len(t) for t in texts], np.int64))
+    vocabulary = Vocabulary(pa.array(["xx", "a", "b", "", "c", "yy"])[1:])
+    assert vocabulary.lookup(["c", "a", "b", "", "yy", "d", "xx", "abc"]).tolist() == [5, 2, 3, 4, 6, 1, 1, 1]
 
 
 def test_decode_flattens_and_refuses_what_is_no_item():

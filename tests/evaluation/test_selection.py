@@ -67,3 +67,17 @@ def test_the_selection_of_accelerators_finds_the_same():
 def test_without_columns_there_is_nothing_to_choose():
     with pytest.raises(ValueError, match="no columns"):
         top_columns([], 3)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 45), st.integers(0, 10_000), st.booleans())
+def test_one_block_is_selected_from_as_many_are(rows, columns, k, seed, with_ties):
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, 6, (rows, columns)) if with_ties else generator.permutation(rows * columns)
+    scores = torch.from_numpy(drawn.reshape(rows, columns).astype(np.float32))
+    scores[generator.random((rows, columns)) < 0.2] = -torch.inf
+    k = min(k, columns)
+    whole = top_columns([(0, scores.clone())], k)
+    cut = columns // 2
+    parts = top_columns([(0, scores[:, :cut].clone()), (cut, scores[:, cut:].clone())], k) if cut else whole
+    torch.testing.assert_close(whole, parts)

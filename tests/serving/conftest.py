@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from shop_log import shop_run
 from starlette.testclient import TestClient
 
 import raysys
@@ -69,3 +70,24 @@ def orphan_run(tiny_run, tmp_path):
     record = tiny_run.record.model_copy(update={"run_id": "orphan", "dataset": str(tmp_path / "gone")})
     (path / "run.json").write_text(record.model_dump_json())
     return Run.open(path)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory):
+    """A run with features of items, a context, and tasks of every kind that serving knows."""
+    return shop_run(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def shop_client(shop, tmp_path_factory):
+    """Ask the shop's run, served with the given settings; equal settings are served once."""
+    clients = {}
+
+    def get(**settings):
+        key = repr(sorted(settings.items()))
+        if key not in clients:
+            served = _serve(shop, tmp_path_factory.mktemp("shop_state"), k=5, k_max=60, **settings)
+            clients[key] = TestClient(Gateway(served), raise_server_exceptions=False)
+        return clients[key]
+
+    return get

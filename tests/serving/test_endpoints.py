@@ -277,7 +277,7 @@ def test_the_openapi_document_is_complete(client):
                 shape = operation["responses"][status]["content"]["application/json"]["schema"]
                 assert shape["$ref"].endswith("/ErrorAnswer")
     body = document["paths"]["/v1/recommend"]["post"]["requestBody"]["content"]["application/json"]
-    assert len(body["examples"]) == 3
+    assert len(body["examples"]) == 5
     fields = document["components"]["schemas"]["RecommendRequest"]["properties"]
     assert all("description" in field for field in fields.values())
     assert client.get("/docs").status_code == 200

@@ -18,7 +18,7 @@ from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, UNKNOWN, Split
 from raysys.errors import UserError
 from raysys.evaluation.pair_scores import task_scores
-from raysys.evaluation.ranking import Candidates, ModelScorer, recommend
+from raysys.evaluation.ranking import ModelScorer, recommend
 from raysys.model.backbones import BACKBONES
 from raysys.runs import Run
 from raysys.training.start import resolve
@@ -165,12 +165,17 @@ def test_text_items_fields_and_pair_tasks_are_exported(kinds, contract_dataset, 
     ids = made.vocabulary.decode(candidates.items_BK.numpy()).to_pylist()
     same = torch.tensor([run.vocabulary.lookup(item) for item in ids]).view(candidates.items_BK.shape)
     with torch.inference_mode():
-        after = task_scores(made.network, queries[0], candidates, made.calibrators)
-        before = task_scores(run.network, queries[1], Candidates(same, candidates.scores_BK), run.calibrators)
+        after = _task_scores(made, queries[0], candidates.items_BK)
+        before = _task_scores(run, queries[1], same)
     assert set(after) == {"click", "rating"}
     for name, predicted in after.items():
         assert torch.allclose(predicted, before[name], atol=0.05 if "onnx" not in kinds else 1e-4)
     assert set(made.record.test) >= {"next_item.ndcg@10", "click.auc", "rating.rmse"}
+
+
+def _task_scores(run, queries, items_BK):
+    encoded = run.network.recommender(queries.history)
+    return task_scores(run.network, encoded, queries.anchor_B, items_BK, run.calibrators)
 
 
 @pytest.mark.parametrize("kind", ["int8", "pruned", "onnx"])

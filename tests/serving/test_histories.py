@@ -11,7 +11,6 @@ from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.evaluation.pair_scores import task_scores
-from raysys.evaluation.ranking import Candidates
 from serving.config import ServeConfig
 from serving.encoding import StateEncoder
 from serving.seeding import seed
@@ -60,5 +59,6 @@ def test_task_scores_are_those_of_evaluation(tiny_run, dataset):
         items_BC = batch.targets.items_BC[:, :1]
         with torch.inference_mode():
             expected = network.named_tasks()["rating"].logits(network.recommender(batch.history), batch.targets)
-            found = task_scores(network, queries, Candidates(items_BC, torch.zeros(1, 1)), {})
+            encoded = network.recommender(queries.history)
+            found = task_scores(network, encoded, queries.anchor_B, items_BC, {})
         torch.testing.assert_close(found["rating"][0, 0], expected[0, 0])
