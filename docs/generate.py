@@ -32,6 +32,8 @@ from raysys.tasks import TASKS
 from raysys.tasks.objectives import OBJECTIVES
 from raysys.weighting import WEIGHTINGS
 from serving.config import ServeConfig
+from serving.index import INDEXES
+from serving.rules import RULES
 from tuning.config import TuneConfig
 from tuning.distributions import DISTRIBUTIONS
 from tuning.objectives import PICKS
@@ -58,6 +60,8 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "Baselines (`evaluation.baselines`)": BASELINES,
     "Calibrations (`evaluation.calibration`)": CALIBRATIONS,
     "Loss weightings (`weighting`)": WEIGHTINGS,
+    "Indexes (`retrieval` of serving)": INDEXES,
+    "Business rules (`rules` of serving)": RULES,
     "Distributions (`space` of a search)": DISTRIBUTIONS,
     "Searchers (`searcher` of a search)": SEARCHERS,
     "Schedulers (`scheduler` of a search)": SCHEDULERS,
