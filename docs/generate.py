@@ -32,6 +32,8 @@ from raysys.tasks import TASKS
 from raysys.tasks.objectives import OBJECTIVES
 from raysys.weighting import WEIGHTINGS
 from serving.config import ServeConfig
+from serving.index import INDEXES
+from serving.rules import RULES
 from serving.stores import STORES
 from tuning.config import TuneConfig
 from tuning.distributions import DISTRIBUTIONS
@@ -60,6 +62,8 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "Calibrations (`evaluation.calibration`)": CALIBRATIONS,
     "Loss weightings (`weighting`)": WEIGHTINGS,
     "Stores (`store` of serving)": STORES,
+    "Indexes (`retrieval` of serving)": INDEXES,
+    "Business rules (`rules` of serving)": RULES,
     "Distributions (`space` of a search)": DISTRIBUTIONS,
     "Searchers (`searcher` of a search)": SEARCHERS,
     "Schedulers (`scheduler` of a search)": SCHEDULERS,
