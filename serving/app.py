@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from raysys import cluster
+from raysys.component import kind_of
 from raysys.errors import UserError
 from raysys.progress import stage
 from raysys.runs import Run
+from serving import frontend
 from serving.checks import check_access, check_run, settle_port
 from serving.config import ServeConfig
 from serving.seeding import seed
@@ -48,17 +50,13 @@ def application(run: Run, config: ServeConfig) -> dict[str, Any]:
     deployment = {
         "name": DEPLOYMENT,
         "user_config": config.replica(str(run.path.absolute())).model_dump(),
-        "max_ongoing_requests": config.max_ongoing_requests,
+        # Above what a replica lets wait: it refuses at once and says when to come again, which Ray does not.
+        "max_ongoing_requests": 2 * (config.limits.waiting + config.limits.batch),
         "ray_actor_options": {"num_cpus": config.num_cpus},
         "autoscaling_config": {**scaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
     }
     return {
-        "http_options": {
-            "host": config.host,
-            "port": config.port,
-            "request_timeout_s": config.request_timeout_s,
-            **(config.tls.http_options() if config.tls is not None else {}),
-        },
+        "http_options": frontend.http_options(config),
         "logging_config": {"enable_access_log": False},  # a line for every request costs a part of the throughput
         "applications": [
             {"name": APPLICATION, "route_prefix": "/", "import_path": "serving.app:build", "deployments": [deployment]}
@@ -81,6 +79,7 @@ def served(run_path: str, config: ServeConfig) -> Iterator[str]:
     seed(run, config)
     with cluster.connected():
         _refuse_second_application()
+        _refuse_far_store(config)
         try:
             with stage(f"serve {run.record.run_id}") as remarks:
                 url = deploy(run, config)
@@ -151,6 +150,17 @@ def _refuse_second_application() -> None:
         raise UserError(
             f"Ray Serve already runs on this Ray ({names}), and deploying by config would replace what it serves; "
             "stop it (`serve shutdown`), or unset RAY_ADDRESS to serve from a Ray of its own"
+        )
+
+
+def _refuse_far_store(config: ServeConfig) -> None:
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if kind_of(config.store) == "embedded" and len(nodes) > 1:
+        raise UserError(
+            f"store: embedded is a file of one machine, but Ray has {len(nodes)} nodes; take kind: redis, which all "
+            "replicas share (docs/serving-state.md)"
         )
 
 

@@ -96,8 +96,6 @@ class ServeConfig(AnswerConfig):
     """Port to listen on; 0 takes any free one."""
     num_cpus: float = Field(1.0, gt=0)
     """CPUs that Ray reserves for each replica."""
-    max_ongoing_requests: int = Field(32, ge=1)
-    """Requests that one replica takes at a time; further ones wait in the proxy."""
     request_timeout_s: float = Field(30.0, gt=0)
     """Seconds after which a request that has no answer is given up (408)."""
     start_timeout_s: float = Field(300.0, gt=0)

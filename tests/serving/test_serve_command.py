@@ -31,7 +31,6 @@ OTHER = {
     "access": {"keys": "keys.json"},
     "tls": {"certificate": "certificate.pem", "key": "key.pem"},
     "num_cpus": 0.5,
-    "max_ongoing_requests": 31,
     "request_timeout_s": 29.0,
     "autoscaling": {"max_replicas": 3},
 }
