@@ -128,7 +128,7 @@ def litserve(run: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 @contextlib.contextmanager
 def _process(command: list[str]) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     env = {**os.environ, **peers.ONE_THREAD, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     process = subprocess.Popen([*command, str(port)], env=env, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
@@ -154,7 +154,8 @@ def _wait(url: str, process: subprocess.Popen[Any]) -> None:
     raise SystemExit(f"{process.args} does not answer")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -77,6 +77,13 @@ def deployed(run: Path, settings: dict[str, Any]) -> Iterator[Deployment]:
     command = [sys.executable, "-m", "raysys", "serve", str(run), "--port", "0", "--json"]
     for name, value in {"access.enabled": False, **settings}.items():
         command += ["--set", f"{name}={json.dumps(value)}"]
+    with started(command) as deployment:
+        yield deployment
+
+
+@contextlib.contextmanager
+def started(command: list[str]) -> Iterator[Deployment]:
+    """Run a command that prints {"url": ...} when it answers, and interrupt it at the end."""
     with tempfile.TemporaryFile("w+") as log:
         env = {**os.environ, **peers.ONE_THREAD}
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -85,7 +92,7 @@ def deployed(run: Path, settings: dict[str, Any]) -> Iterator[Deployment]:
             line = process.stdout.readline()
             if not line:
                 log.seek(0)
-                raise SystemExit(f"raysys serve did not start:\n{log.read()[-3000:]}")
+                raise SystemExit(f"{command} did not start:\n{log.read()[-3000:]}")
             yield Deployment(json.loads(line)["url"], psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGINT)

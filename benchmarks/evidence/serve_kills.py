@@ -47,7 +47,11 @@ async def _killed(deployment: Deployment, kills: int) -> dict[str, Any]:
     await asyncio.sleep(2)
     stop.set()
     without, with_retries, accepted = await plain, await healed, await events
-    stored = [event["item_id"] for user in range(USERS) for event in deployment.get(f"/v1/users/kill-{user}")["events"]]
+    stored = [
+        event["item_id"]
+        for user in range(USERS)
+        for event in deployment.get(f"/v1/users/kill-{user}?limit=1000")["events"]
+    ]
     return {
         "kills": kills,
         "seconds_until_two_answer": moments,

@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from _deployment import ROOT, Deployment, deployed, until, write
+from _deployment import ROOT, Deployment, deployed, started, until, write
 from _serving import served_run
-from serve import histories
+from serve import free_port, histories
 
 ITEMS = 3_700
+TRIVIAL = Path(__file__).with_name("_trivial.py")
 
 
 def main() -> None:
@@ -29,7 +31,10 @@ def main() -> None:
     scaling = {"min_replicas": 1, "max_replicas": 2, "downscale_delay_s": 5}
     with deployed(run, {"autoscaling": scaling}) as deployment:
         step = asyncio.run(_step(deployment))
-    found = {"overload": overload, "step": step}
+    with started([sys.executable, str(TRIVIAL), str(free_port()), json.dumps(scaling)]) as deployment:
+        trivial = asyncio.run(_step(deployment, down=False))
+    behind = round(step["second_answers_s"] - trivial["second_answers_s"], 1)
+    found = {"overload": overload, "step": step, "trivial_step": trivial, "seconds_behind_trivial": behind}
     write(options.output, found)
     print(json.dumps(found, indent=1))
 
@@ -56,7 +61,7 @@ async def _overload(deployment: Deployment, seconds: float) -> dict[str, Any]:
     }
 
 
-async def _step(deployment: Deployment) -> dict[str, Any]:
+async def _step(deployment: Deployment, down: bool = True) -> dict[str, Any]:
     bodies, stop = histories(ITEMS, 500), asyncio.Event()
     load = asyncio.create_task(_clients(deployment, stop, bodies))
     began = time.monotonic()
@@ -65,17 +70,13 @@ async def _step(deployment: Deployment) -> dict[str, Any]:
     answered = await until(lambda: _answering(deployment) == 2, 120) + appeared
     await asyncio.sleep(5)
     stop.set()
-    statuses = await load
+    found = {"second_process_s": round(appeared, 1), "second_answers_s": round(answered, 1), "statuses_up": await load}
+    if not down:
+        return found
     light = asyncio.create_task(deployment.load("/v1/recommend", 10, 60, bodies))
-    down = await until(lambda: len(deployment.replicas()) == 1, 120)
+    seconds = await until(lambda: len(deployment.replicas()) == 1, 120)
     quiet = await light
-    return {
-        "second_process_s": round(appeared, 1),
-        "second_answers_s": round(answered, 1),
-        "statuses_up": statuses,
-        "back_to_one_s": round(down, 1),
-        "statuses_down": dict(quiet.statuses),
-    }
+    return {**found, "back_to_one_s": round(seconds, 1), "statuses_down": dict(quiet.statuses)}
 
 
 async def _clients(deployment: Deployment, stop: asyncio.Event, bodies: list[bytes]) -> dict[str, int]:

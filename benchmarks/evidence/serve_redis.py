@@ -58,7 +58,9 @@ async def _outages(deployment: Deployment, server: Server, outages: int) -> dict
     await load
     accepted, refused = await posts
     stored = [
-        event["item_id"] for user in range(USERS) for event in deployment.get(f"/v1/users/redis-{user}")["events"]
+        event["item_id"]
+        for user in range(USERS)
+        for event in deployment.get(f"/v1/users/redis-{user}?limit=1000")["events"]
     ]
     return {
         "outages": outages,
