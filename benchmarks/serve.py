@@ -195,7 +195,7 @@ def _deployment(options: argparse.Namespace) -> None:
     bodies = _bodies(options)
     limit = float(options.slo_p99.removesuffix("ms"))
     rates = [options.rate] if options.rate else None
-    found = asyncio.run(_search(options.url, bodies, headers, limit, options.seconds, rates))
+    found = asyncio.run(highest_rate(options.url, bodies, headers, limit, options.seconds, rates))
     print(json.dumps({"slo_p99_ms": limit, **found}, indent=1))
     if options.rate and not found["held"]:
         sys.exit(1)
@@ -210,7 +210,7 @@ def _bodies(options: argparse.Namespace) -> list[bytes]:
     return histories(options.items, 5000)
 
 
-async def _search(
+async def highest_rate(
     url: str,
     bodies: list[bytes],
     headers: dict[str, str],

@@ -33,7 +33,7 @@ class Server:
             "--dir",
             str(self.folder),
             "--appendonly",
-            "yes",
+            self.keeps,
             "--appendfsync",
             "always",
         ]

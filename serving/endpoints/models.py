@@ -26,8 +26,8 @@ class Model(Reply):
     parameters: int
     versions: dict[str, str]
     """Of the libraries that it was trained with."""
-    retrieval: dict[str, Any] = {}
-    """How items are found, where there are several ways."""
+    retrieval: dict[str, Any]
+    """How items are found, and with which recall where that is not exact."""
 
 
 class ModelsAnswer(Reply):
@@ -43,8 +43,8 @@ async def models(call: Call) -> ModelsAnswer:
     tasks: dict[str, Any] = dict(run.config.tasks)
     facts = run.record.model_dump(include=set(Model.model_fields))
     kinds = {name: kind_of(task) for name, task in tasks.items()}
-    describe = getattr(call.service.retrieval, "describe", dict)
-    model = Model(**facts, tasks=kinds, items=call.service.num_items, retrieval=describe())
+    retrieval = call.service.retrieval.index.describe()
+    model = Model(**facts, tasks=kinds, items=call.service.num_items, retrieval=retrieval)
     return ModelsAnswer(request_id=call.request_id, models=[model])
 
 

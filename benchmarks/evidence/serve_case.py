@@ -1,0 +1,95 @@
+"""Three million items, the histories of a million users in Redis, an open loop: the highest rate that holds 80 ms.
+
+One replica answers for users drawn at random; requests come at a constant rate, whatever is answered. From the highest
+rate whose 99th percentile is within the limit follow the cores that 500 requests a second need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _deployment import ROOT, deployed, write
+from _redis import redis_server
+from _serving import SIZES, served_run
+from serve import highest_rate
+
+LIMIT_MS, WANTED = 80.0, 500
+EVENTS, START = 50, 1_700_000_000_000
+
+
+def main() -> None:
+    options = _options()
+    run = served_run("3m", options.root)
+    with redis_server("no") as server:
+        store = {"kind": "redis", "url": server.url}
+        seeded = asyncio.run(_seed(run, store, options.users, SIZES["3m"]["num_items"]))
+        print(seeded, flush=True)
+        settings = {
+            "store": store,
+            "autoscaling": {"min_replicas": 1, "max_replicas": 1},
+            "limits": {"deadline_ms": 500},
+        }
+        with deployed(run, settings) as deployment:
+            memory = deployment.replicas()[0].memory_info().rss / 2**20
+            users = np.random.default_rng(0).integers(options.users, size=20_000)
+            bodies = [json.dumps({"user_id": f"case-{user}", "k": 10}).encode() for user in users]
+            url = f"{deployment.url}/v1/recommend"
+            found = asyncio.run(highest_rate(url, bodies, {}, LIMIT_MS, options.seconds))
+            retrieval = deployment.get("/v1/models")["models"][0].get("retrieval")
+    rate = found["highest_rate"]
+    replicas = math.ceil(WANTED / rate) if rate else None
+    report = {"users": seeded, "replica_mb": round(memory), "retrieval": retrieval, "slo_p99_ms": LIMIT_MS, **found}
+    write(options.output, {**report, "cores": os.cpu_count(), "replicas_for_500": replicas})
+    print(json.dumps(report, indent=1))
+
+
+async def _seed(run: Path, store: dict[str, Any], count: int, num_items: int) -> dict[str, float]:
+    """Put generated histories into the store, as `raysys users load` puts those of a dataset."""
+    from raysys.runs import Run
+    from serving.config import ServeConfig
+    from serving.stores import make_store
+
+    opened = Run.open(run)
+    config = ServeConfig(store=store).with_places(opened.config.root, opened.record.project)
+    made = make_store(config.store)
+    await made.open()
+    began, event = time.perf_counter(), opened.manifest.history[0]
+    for first in range(0, count, 10_000):
+        await made.load(_users(first, min(10_000, count - first), num_items, event))
+    seconds, some = time.perf_counter() - began, [f"case-{number}" for number in range(200)]
+    size = await made.size(some)
+    await made.close()
+    return {"users": count, "seconds": round(seconds, 1), "bytes_per_user": round(size / len(some), 1)}
+
+
+def _users(first: int, count: int, num_items: int, event: str) -> Iterator[Any]:
+    from serving.state import StoredEvent, pack_user
+    from serving.stores import LoadedUser
+
+    items = np.random.default_rng(first).integers(num_items, size=(count, EVENTS))
+    for place, own in enumerate(items.tolist()):
+        events = [StoredEvent(f"i{item}", event, START + at * 60_000) for at, item in enumerate(own)]
+        packed = b",".join(one.pack() for one in events).decode()
+        yield LoadedUser(f"case-{first + place}", events[-1].time, pack_user("case" * 4, -1, "{}", packed))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=10, help="at each rate")
+    parser.add_argument("--root", type=Path, default=ROOT)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/evidence-serve_case.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
