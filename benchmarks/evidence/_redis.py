@@ -18,6 +18,7 @@ class Server:
 
     folder: Path
     port: int
+    keeps: str
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     @property
@@ -55,13 +56,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[Server]:
-    """Run a Redis inside the block."""
+def redis_server(keeps: str = "yes") -> Iterator[Server]:
+    """Run a Redis inside the block, which writes down every change before it answers; or, with "no", none."""
     with tempfile.TemporaryDirectory(prefix="redis") as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        server = Server(Path(folder), port)
+        server = Server(Path(folder), port, keeps)
         server.start()
         try:
             yield server

@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import threading
+from typing import Any
 
 from raysys import cluster
 from serving import frontend
@@ -23,6 +24,13 @@ async def _app(scope, receive, send) -> None:
     await send({"type": "http.response.body", "body": b"{}"})
 
 
+class Trivial:
+    """Holds nothing."""
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return _app
+
+
 def main() -> None:
     port, scaling = int(sys.argv[1]), Autoscaling.model_validate_json(sys.argv[2])
     config = ServeConfig(port=port, autoscaling=scaling)
@@ -35,7 +43,7 @@ def main() -> None:
             max_ongoing_requests=1000,
             ray_actor_options={"num_cpus": config.num_cpus},
             autoscaling_config={**scaling.model_dump(), "look_back_period_s": 11.0},
-        )(serve.ingress(_app)(type("Trivial", (), {})))
+        )(serve.ingress()(Trivial))
         serve.run(trivial.bind(), route_prefix="/")
         print(json.dumps({"url": f"http://127.0.0.1:{port}"}), file=sys.__stdout__, flush=True)
         try:
