@@ -38,7 +38,7 @@ def asked(reader, users, split=Split.TEST):
 
 def visitors(run, histories):
     """The questions of people whom nobody knows, by the ids of what they had."""
-    rows = history_rows([np.array([run.vocabulary.lookup(item) for item in one], np.int32) for one in histories])
+    rows = history_rows([run.vocabulary.lookup(one) for one in histories])
     return make_queries(rows, Split.NONE, np.array([True]), 12)
 
 
