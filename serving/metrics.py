@@ -32,6 +32,7 @@ class Metrics:
         self._sizes = Histogram("raysys_model_batch_size", "Questions answered at once.", buckets=_SIZES, registry=own)
         self._model = Histogram("raysys_model_seconds", "Of the model, for a batch.", buckets=_SECONDS, registry=own)
         self._store_failures = Counter("raysys_store_failures", "Requests that failed with the store.", registry=own)
+        self._degraded = Counter("raysys_degraded", "Answers made without the store.", registry=own)
         self._waiting = Gauge("raysys_waiting_questions", "Questions that wait for the model.", registry=own)
         self._run = Gauge("raysys_run", "1 for the run that answers.", ["run_id"], registry=own)
 
@@ -43,6 +44,10 @@ class Metrics:
             self._refused.labels(code).inc()
         if code == "store_down":
             self._store_failures.inc()
+
+    def degraded(self) -> None:
+        """Count an answer that had to do without the store."""
+        self._degraded.inc()
 
     def batch(self, size: int, seconds: float) -> None:
         """Count a batch of the model."""

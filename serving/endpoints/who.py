@@ -71,4 +71,5 @@ async def _stored(body: Asker, service: Service) -> tuple[UserState, Degraded]:
             await service.store.merge(session, user)
         return (await service.store.read([user]))[0], []
     except StoreDownError:
+        service.metrics.degraded()
         return NOBODY, ["store"]

@@ -136,6 +136,7 @@ def test_answers_go_on_and_every_event_is_stored_or_refused(server, node, tiny_r
             assert recommend(user_id="new", history=["i3"]) == ("history", ["store"])
             assert recommend(user_id="new") == ("popularity", ["store"])
         assert client.get("/healthz").json()["users"] is None
+        assert "raysys_degraded_total 20.0" in client.get("/metrics").text
         assert client.get("/v1/users/new").status_code == 503
         assert client.delete("/v1/users/new").status_code == 503
         server.start()
