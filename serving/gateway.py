@@ -46,7 +46,17 @@ class _Trace:
 class Gateway:
     """Takes all requests. Until it has a service, endpoints that need one answer 503."""
 
-    def __init__(self, service: Service | None = None, endpoints: Mapping[str, Endpoint] = ENDPOINTS) -> None:
+    def __init__(
+        self,
+        service: Service | None = None,
+        endpoints: Mapping[str, Endpoint] = ENDPOINTS,
+        names_answers: bool = True,
+    ) -> None:
+        """Take what answers, if it is there already, and whether answers carry the header x-request-id.
+
+        Ray Serve gives every request one, and writes it into the answer itself.
+        """
+        self._names_answers = names_answers
         self.metrics = Metrics() if service is None else service.metrics
         self.stopping = False
         """Whether it finishes what is under way, and wants nothing new."""
@@ -90,7 +100,7 @@ class Gateway:
             trace.code = refusal.code
             response = Outbound.refusal(refusal, inbound.request_id)
         self._note(inbound, trace, response.status, time.perf_counter() - began)
-        await response.send(send, inbound, self._origins)
+        await response.send(send, inbound, self._origins, self._names_answers)
 
     def _note(self, inbound: Inbound, trace: _Trace, status: int, seconds: float) -> None:
         self.metrics.request(trace.template, status, seconds, trace.code)

@@ -47,12 +47,12 @@ class Outbound:
         body = ErrorAnswer(error=ErrorBody(code=error.code, message=error.message, request_id=request_id))
         return Outbound(error.status, to_json(body), headers=error.headers)
 
-    async def send(self, send: Send, inbound: Inbound, origins: Iterable[str]) -> None:
-        """Send it; of an answer to HEAD the body stays here."""
+    async def send(self, send: Send, inbound: Inbound, origins: Iterable[str], is_named: bool) -> None:
+        """Send it, with the header x-request-id where `is_named`; of an answer to HEAD the body stays here."""
         headers = [
             (b"content-type", self.kind.encode()),
             (b"content-length", str(len(self.content)).encode()),
-            (b"x-request-id", inbound.request_id.encode()),
+            *([(b"x-request-id", inbound.request_id.encode())] if is_named else []),
             (b"content-security-policy", self.policy),
             *_SAFE,
             *((name.encode(), value.encode()) for name, value in self.headers.items()),

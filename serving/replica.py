@@ -15,7 +15,7 @@ class Replica:
     """Holds the gateway for its whole life, and the service until the next one has loaded."""
 
     def __init__(self) -> None:
-        self._gateway = Gateway()
+        self._gateway = Gateway(names_answers=False)
 
     def __serve_build_asgi_app__(self) -> Gateway:
         """Give Ray Serve the app that takes the requests."""

@@ -64,7 +64,7 @@ async def _seed(run: Path, store: dict[str, Any], count: int, num_items: int) ->
     await made.open()
     began, event = time.perf_counter(), opened.manifest.history[0]
     for first in range(0, count, 10_000):
-        await made.load(_users(first, min(10_000, count - first), num_items, event))
+        await made.load(list(_users(first, min(10_000, count - first), num_items, event)))
     seconds, some = time.perf_counter() - began, [f"case-{number}" for number in range(200)]
     size = await made.size(some)
     await made.close()
