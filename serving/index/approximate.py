@@ -126,13 +126,13 @@ class Approximate(_Faiss):
 
         kind: Literal["approximate"] = "approximate"
         cells: int | None = Field(None, ge=1)
-        """Number of cells; null takes the square root of the number of items."""
-        probes: int = Field(32, ge=1)
+        """Number of cells; null takes twice the square root of the number of items."""
+        probes: int = Field(64, ge=1)
         """Cells that a search looks into: more find more, and take longer."""
 
     def _build(self, vectors_ID: np.ndarray) -> Any:
         faiss, width = self._faiss, vectors_ID.shape[1]
-        cells = min(self.config.cells or int(len(vectors_ID) ** 0.5), len(vectors_ID))
+        cells = min(self.config.cells or int(2 * len(vectors_ID) ** 0.5), len(vectors_ID))
         means = faiss.IndexFlatIP(width)
         kind, metric = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         index = faiss.IndexIVFScalarQuantizer(means, width, cells, kind, metric, False)

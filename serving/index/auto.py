@@ -23,7 +23,7 @@ class Auto(Index):
         """From where on which index is taken (docs/decisions/0025)."""
 
         kind: Literal["auto"] = "auto"
-        flat16_from: int = Field(20_000, ge=1)
+        flat16_from: int = Field(50_000, ge=1)
         """Items from which half precision is taken, where faiss is installed."""
         approximate_from: int = Field(1_000_000, ge=1)
         """Items from which only the nearest cells are looked into."""
