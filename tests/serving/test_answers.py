@@ -190,7 +190,7 @@ def test_scores_are_left_out_on_request(client):
 
 def test_diversity_spreads_a_list_over_the_catalogue(client, shop):
     vectors = shop.network.recommender.vectors().table().detach().numpy()
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # not in place: the model shares the memory
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # a new array: the old one is the weights
 
     def likeness(answer):
         own = vectors[shop.vocabulary.lookup(ids(answer)) - 2]
@@ -209,7 +209,7 @@ def test_diversity_spreads_a_list_over_the_catalogue(client, shop):
 
 def test_a_diverse_list_is_the_greedy_one(client, shop):
     vectors = shop.network.recommender.vectors().table().detach().numpy()
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # not in place: the model shares the memory
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # a new array: the old one is the weights
     plain = ask(client, user_id="u3", k=60)["items"]
     scores = np.array([item["score"] for item in plain])
     relevance = (scores - scores.min()) / np.ptp(scores)
