@@ -95,8 +95,14 @@ def started(command: list[str]) -> Iterator[Deployment]:
                 raise SystemExit(f"{command} did not start:\n{log.read()[-3000:]}")
             yield Deployment(json.loads(line)["url"], psutil.Process(process.pid))
         finally:
+            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.send_signal(signal.SIGINT)
-            process.wait(180)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                for one in [psutil.Process(process.pid), *family]:
+                    with contextlib.suppress(psutil.Error):
+                        one.kill()
 
 
 async def until(true: Any, seconds: float) -> float:
