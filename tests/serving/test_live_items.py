@@ -4,17 +4,16 @@ import asyncio
 import time
 
 import pytest
-from asgi import call, post
+from asgi import post
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from test_answers import ask, ids, refused
 
 from serving.config import ServeConfig
+from serving.endpoints import ENDPOINTS
 from serving.gateway import Gateway
 from serving.replica import Replica
-from serving.service import Service
-from serving.stores import make_store
 
 pytestmark = pytest.mark.thorough
 LISTS = [
@@ -139,8 +138,6 @@ def test_nothing_is_known_of_others(client):
 
 
 def test_changes_need_an_admin_and_a_look_does_not():
-    from serving.endpoints import ENDPOINTS
-
     scopes = {name: ENDPOINTS[name].scope for name in ("items", "item", "withdraw_item")}
     assert scopes == {"items": "admin", "item": "read", "withdraw_item": "admin"}
 
@@ -157,12 +154,8 @@ async def _popular(gateway):
     return [one["item_id"] for one in (await post(gateway, "/v1/popular", {"k": 60})).json["items"]]
 
 
-def _config(shop, root, **settings):
-    return (
-        ServeConfig(access={"enabled": False}, k=5, k_max=60, **settings)
-        .with_places(str(root), "tests")
-        .replica(str(shop.path))
-    )
+def _config(shop, root):
+    return ServeConfig(access={"enabled": False}, k=5, k_max=60).with_places(str(root), "tests").replica(str(shop.path))
 
 
 def test_all_replicas_follow_within_a_second_and_one_that_starts_knows_all(shop, tmp_path):
@@ -185,30 +178,6 @@ def test_all_replicas_follow_within_a_second_and_one_that_starts_knows_all(shop,
         assert "i3" not in await _popular(third.__serve_build_asgi_app__())
         await replicas[1].reconfigure({**config, "k": 7})  # in place: the same store, another service
         assert "i3" not in await _popular(second)
-
-    asyncio.run(work())
-
-
-def test_without_the_store_the_last_items_stay(shop, tmp_path):
-    async def work():
-        config = _config(shop, tmp_path, store={"path": str(tmp_path / "place" / "state.sqlite"), "poll_items_s": 0.05})
-        service = await Service.load(config.model_dump())
-        await service.items.start()
-        gateway = Gateway(service)
-        assert (await call(gateway, "DELETE", "/v1/items/i3")).status == 200
-        await service.store.close()
-        (tmp_path / "place").rename(tmp_path / "away")
-        (tmp_path / "place").write_text("")
-        reopened = make_store(config.store)
-        service.store = service.items._store = reopened
-        await asyncio.sleep(0.3)
-        answer = await post(gateway, "/v1/items", {"withdraw": ["i4"]})
-        assert (answer.status, answer.json["error"]["code"]) == (503, "store_down")
-        found = await _popular(gateway)
-        assert "i3" not in found
-        assert "i4" in found
-        assert service.problem() is None
-        await reopened.close()
 
     asyncio.run(work())
 
