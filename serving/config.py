@@ -20,6 +20,8 @@ MOST_BATCH = 1_000
 """No more questions may be asked at once."""
 MOST_EVENTS = 10_000
 """No more may be posted at once."""
+MOST_CHANGES = 10_000
+"""No more items may be changed at once."""
 
 
 class Autoscaling(FrozenConfig):
@@ -57,6 +59,8 @@ class Limits(FrozenConfig):
     """Most questions that the model answers at once; it takes what waits, and never waits for more."""
     events: int = Field(1000, ge=1, le=MOST_EVENTS)
     """Most events that a request may post."""
+    items: int = Field(1000, ge=1, le=MOST_CHANGES)
+    """Most items that a request may change, withdraw and restore."""
 
 
 class AnswerConfig(FrozenConfig):

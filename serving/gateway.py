@@ -83,11 +83,20 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await self._live(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         elif scope["type"] == "http":
             await self._answer(Inbound.of(scope, receive), send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup" and self._service is not None:
+                await self._service.items.start()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
 
     async def _answer(self, inbound: Inbound, send: Send) -> None:
         began, trace = time.perf_counter(), _Trace()
@@ -161,11 +170,3 @@ def _endpoint(route: Route, method: str) -> Endpoint:
         told = f"{shortened(method)} is no method of this path: Method Not Allowed (allowed: {methods})"
         raise RefusedError(405, "method_not_allowed", told, {"allow": methods})
     return endpoint
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

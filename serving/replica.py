@@ -36,6 +36,7 @@ class Replica:
                 raise
             _log.error("not reconfigured, going on with run %s: %s", before.run_id, error)
         else:
+            await service.items.start()
             self._gateway.service = service
             if before is not None:
                 before.close()

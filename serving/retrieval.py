@@ -6,27 +6,28 @@ goes through: candidates (shortlist.py), what tasks predict of them (ranking.py)
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from raysys.data.batches import History
-from raysys.data.schema import FIRST_ITEM
+from raysys.data.batches import Columns, History
+from raysys.data.schema import FIRST_ITEM, PAD
 from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import ModelScorer
+from raysys.model.recommender import Encoded
 from raysys.runs import Run
 from serving.config import AnswerConfig
 from serving.encoded import EncodedUsers, query_vectors
 from serving.encoding import StateEncoder
 from serving.explaining import reasons
-from serving.features import ItemFeatures
-from serving.filters import FilterIndex
 from serving.index import Products, make_index
+from serving.live import LiveItems
 from serving.popularity import RecentPopularity
 from serving.question import Answer, Item, Question, Reason
 from serving.ranking import Weights, final_scores, padded
-from serving.rules import RuleFacts, make_rules
+from serving.rules import Rule, RuleFacts, make_rules
 from serving.sampling import sample_queries
 from serving.shortlist import Searcher, Shortlist
 from serving.slots import Chance, Filled, fill
@@ -46,24 +47,27 @@ class Retrieval:
         """
         self._run, self._network, self._ranking = run, run.network, config.ranking
         self._encoder, self._length = StateEncoder(run), run.config.model.max_length
-        self._ids, self._titles = run.vocabulary.item_ids, run.catalog.table["title"].combine_chunks()
-        features = ItemFeatures(run.catalog)
-        filters = FilterIndex(features)
-        self._rules = make_rules(config.rules, RuleFacts(run.manifest, run.vocabulary, features))
+        self._rule_configs = config.rules
         scorer = ModelScorer(self._network)
         self.index = make_index(config.retrieval, Products(scorer.table_VD), lambda: sample_queries(run, scorer))
         self.recent = RecentPopularity(run)
         """Popularity by window."""
-        self._searcher = Searcher(run, self.index, filters, self._rules, self.recent)
-        self.terms = Terms(run, filters, self._searcher.main)
+        self._next = self._live = self._with(LiveItems(run))
+        self.terms = Terms(run, self._live.items, self._searcher.main)
         """What may be asked for."""
         if config.ranking.score is not None:
             self.terms.check_config(config.ranking.score)
         self.answers([Question(k=1)])
 
+    def follow(self, items: LiveItems) -> None:
+        """Answer from the next questions on with other items. From another thread, while questions are answered."""
+        self._next = self._with(items)
+        self.terms.items = items
+
     @torch.inference_mode()
     def answers(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer each: by the model where anything is known of who asks, else by popularity."""
+        self._live = self._next
         users = EncodedUsers(self._network, self._encoder, questions, self._length)
         places = list(range(len(questions)))
         depths = [self._depth(question) for question in questions]
@@ -85,6 +89,19 @@ class Retrieval:
             )
             for row in places
         ]
+
+    @property
+    def _searcher(self) -> Searcher:
+        return self._live.searcher
+
+    @property
+    def _rules(self) -> Sequence[Rule]:
+        return self._live.rules
+
+    def _with(self, items: LiveItems) -> "_Live":
+        run = self._run
+        rules = make_rules(self._rule_configs, RuleFacts(run.manifest, items, items.features))
+        return _Live(items, rules, Searcher(run, self.index, items, rules, self.recent))
 
     def _depth(self, question: Question) -> int:
         """Return how many candidates to begin with."""
@@ -139,18 +156,28 @@ class Retrieval:
         if not wanted or not self._network.pair_scorers():
             return
         items_BK = padded([lists[row].items_K if row in wanted else _NOTHING for row in range(len(questions))])
-        calibrators, anchor_B = self._run.calibrators, users.queries.anchor_B
-        scores = task_scores(self._network, users.encoded, anchor_B, items_BK, calibrators, users.context)
+        scores = self._task_scores(users.encoded, users.queries.anchor_B, items_BK, users.context)
         for row in wanted:
             count = len(lists[row].items_K)
             lists[row].predicted = {name: values[row, :count].numpy() for name, values in scores.items()}
+
+    def _task_scores(self, encoded: Encoded, anchor_B: Tensor, items_BK: Tensor, context: Columns) -> dict[str, Tensor]:
+        """Return what tasks predict; of new items they know nothing, so each counts as the mean of the others."""
+        first, calibrators = self._live.items.first_new, self._run.calibrators
+        new_BK = items_BK >= first
+        if not new_BK.any():
+            return task_scores(self._network, encoded, anchor_B, items_BK, calibrators, context)
+        known_BK = items_BK.masked_fill(new_BK, PAD)
+        scores = task_scores(self._network, encoded, anchor_B, known_BK, calibrators, context)
+        return {name: _means_for(values, new_BK, known_BK != PAD) for name, values in scores.items()}
 
     def _answer(
         self, question: Question, shown: Shortlist, filled: Filled, why: Sequence[tuple[Reason, ...]] | None
     ) -> Answer:
         predicted = {name: values.tolist() for name, values in shown.predicted.items()} if question.scores else {}
         columns = zip(
-            *self._names(shown.items_K),
+            *self._live.items.names(shown.items_K),
+            (shown.items_K < self._live.items.first_new).tolist(),
             shown.final_K.tolist(),
             filled.propensities,
             shown.retrieved_K.tolist(),
@@ -164,24 +191,23 @@ class Retrieval:
                 score,
                 place + 1,
                 propensity,
-                {name: own[place] for name, own in predicted.items()},
+                {name: own[place] for name, own in predicted.items()} if is_known else {},
                 retrieved,
                 reasons_,
             )
-            for place, (item_id, title, score, propensity, retrieved, reasons_) in enumerate(columns)
+            for place, (item_id, title, is_known, score, propensity, retrieved, reasons_) in enumerate(columns)
         ]
         return Answer(items, question.source if shown.is_known else "popularity", self._unknown(question))
-
-    def _names(self, items_K: np.ndarray) -> tuple[list[str], list[str | None]]:
-        """Return ids and titles, one by one: for a few, Arrow's `take` costs ten times as much."""
-        places = (items_K - FIRST_ITEM).tolist()
-        return [self._ids[at].as_py() for at in places], [self._titles[at].as_py() for at in places]
 
     def _unknown(self, question: Question) -> tuple[str, ...]:
         if question.candidates is None:
             return ()
-        indices = self._run.vocabulary.lookup(question.candidates).tolist()
-        return tuple(name for name, at in zip(question.candidates, indices, strict=True) if at < FIRST_ITEM)
+        items = self._live.items
+        indices = items.lookup(question.candidates)
+        there = indices >= FIRST_ITEM
+        if items.open is not None:
+            there[there] = items.open.holds(indices[there])
+        return tuple(name for name, known in zip(question.candidates, there.tolist(), strict=True) if not known)
 
     def _why(
         self, question: Question, users: EncodedUsers, row: int, found: Shortlist, places: list[int]
@@ -202,11 +228,25 @@ class Retrieval:
                 return retrieved_NK[:, places]
             items_NK = torch.from_numpy(found.items_K).expand(len(anchor_N), -1)
             context = users.context.at(torch.full((len(anchor_N),), row))
-            scores = task_scores(self._network, encoded, anchor_N, items_NK, self._run.calibrators, context)
+            scores = self._task_scores(encoded, anchor_N, items_NK, context)
             predicted = {name: values.numpy() for name, values in scores.items()}
             return final_scores(weights, self._searcher.main, retrieved_NK, predicted, True)[:, places]
 
         return reasons(users.queries.history, row, found.final_K[places], score, self._run.vocabulary)
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What is made anew when items change."""
+
+    items: LiveItems
+    rules: Sequence[Rule]
+    searcher: Searcher
+
+
+def _means_for(values_BK: Tensor, new_BK: Tensor, known_BK: Tensor) -> Tensor:
+    totals_B = torch.where(known_BK, values_BK, 0).sum(1, keepdim=True)
+    return torch.where(new_BK, totals_B / known_BK.sum(1, keepdim=True).clamp(min=1), values_BK)
 
 
 _NOTHING = np.zeros(0, np.int64)

@@ -12,7 +12,9 @@ from raysys.errors import UserError
 from raysys.runs import Run
 from serving.config import ReplicaConfig
 from serving.errors import RefusedError
+from serving.following import Follower
 from serving.identity import Identity
+from serving.live import Overlay
 from serving.metrics import Metrics
 from serving.question import Answer, Question
 from serving.retrieval import Retrieval
@@ -36,6 +38,8 @@ class Service:
         self.run = Run.open(config.run)
         self.run_id = self.run.record.run_id
         self.retrieval = Retrieval(self.run, config)
+        self.items = Follower(store, Overlay(self.run, config.threads), self.retrieval.follow)
+        """Keeps up with changes of items once it is started."""
         self._identity = Identity(self.run.manifest)
         self._threads = threading.local()
         limits = config.limits
@@ -74,6 +78,8 @@ class Service:
             return "the thread of the model has ended"
         if self._worker.working_s > _STUCK_S:
             return f"the model has been busy with one batch for {self._worker.working_s:.0f} s"
+        if (error := self.items.fault()) is not None:
+            return f"changes of items are no longer followed: {type(error).__name__}"
         return None
 
     def name(self, user_id: str) -> str:
@@ -96,7 +102,8 @@ class Service:
         return await self._worker.ask_all(questions)
 
     def close(self) -> None:
-        """End the model's thread once it has answered what waits; the store stays."""
+        """End the model's thread once it has answered what waits, and follow items no more; the store stays."""
+        self.items.stop()
         self._worker.close()
 
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:

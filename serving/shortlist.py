@@ -13,7 +13,8 @@ from raysys.data.schema import FIRST_ITEM
 from raysys.runs import Run
 from serving.encoded import EncodedUsers
 from serving.filters import FilterIndex
-from serving.index import Allowed, Asked, Cosines, Counts, Index, Scores, search_exactly
+from serving.index import Allowed, Asked, Cosines, Counts, Extended, Index, Scores, search_exactly
+from serving.live import LiveItems
 from serving.popularity import RecentPopularity
 from serving.question import COSINE, Question
 from serving.rules import Rule
@@ -52,17 +53,21 @@ class Searcher:
     """Searches for many questions, those of one kind at once."""
 
     def __init__(
-        self, run: Run, index: Index, filters: FilterIndex, rules: Sequence[Rule], recent: RecentPopularity
+        self, run: Run, index: Index, items: LiveItems, rules: Sequence[Rule], recent: RecentPopularity
     ) -> None:
-        self._vocabulary, self._filters, self._rules = run.vocabulary, filters, rules
-        self._recent = recent
-        self._index, self._products = index, index.products
+        self._items, self._filters, self._rules = items, FilterIndex(items.features), rules
+        self._recent, self._history = recent, run.manifest.history
+        self._index = index if items.vectors_ND is None else Extended(index, items.vectors_ND)
+        self._products = self._index.products
         self.main = run.network.retrieving()[0]
         """The task that asks where a question names none."""
-        counts_I = torch.from_numpy(run.catalog.popularity[FIRST_ITEM:])
-        self._scores: dict[str, Scores] = {COSINE: Cosines(self._products.table_ID), _POPULARITY: Counts(counts_I)}
+        counts_I = torch.from_numpy(items.popularity(run.catalog.popularity[FIRST_ITEM:]))
+        cosines = Cosines(index.products.table_ID, items.vectors_ND)
+        self._scores: dict[str, Scores] = {COSINE: cosines, _POPULARITY: Counts(counts_I)}
         flags = [own for rule in rules if (own := rule.flags()) is not None]
-        self._always = Allowed.flagged(np.logical_and.reduce(flags)) if flags else None
+        if flags and items.open is not None:
+            flags.append(items.open.flags)
+        self._always = Allowed.flagged(np.logical_and.reduce(flags)) if flags else items.open
 
     def search(
         self, questions: Sequence[Question], users: EncodedUsers, rows: Sequence[int], depths: Sequence[int]
@@ -75,7 +80,7 @@ class Searcher:
             groups[self._asks(questions[row], users.known[row]), self._allowed(questions[row])].append(row)
         found: dict[int, Shortlist] = {}
         for (task, allowed), own in groups.items():
-            asked = Asked(self._queries(task, users)[own], [without[row] for row in own])
+            asked = Asked(self._queries(task, users, questions)[own], [without[row] for row in own])
             items_BK, scores_BK = self._best(task, asked, max(depths[row] for row in own), allowed)
             for place, row in enumerate(own):
                 count = min(int(np.count_nonzero(scores_BK[place] > -np.inf)), depths[row])
@@ -95,7 +100,7 @@ class Searcher:
 
     def directions(self, items_K: np.ndarray) -> np.ndarray:
         """Return the vectors of items, of length 1 [K, D]."""
-        return F.normalize(self._products.table_ID[torch.from_numpy(items_K) - FIRST_ITEM], dim=-1).numpy()
+        return F.normalize(self._products.vectors(torch.from_numpy(items_K) - FIRST_ITEM), dim=-1).numpy()
 
     def _best(self, task: str | int, asked: Asked, k: int, allowed: Allowed | None) -> tuple[np.ndarray, np.ndarray]:
         if task == self.main:
@@ -110,24 +115,34 @@ class Searcher:
 
     def _scored(self, task: str | int) -> Scores:
         if isinstance(task, int):
-            counts_I = torch.from_numpy(self._recent.counts(task))
+            counts_I = torch.from_numpy(self._items.popularity(self._recent.counts(task)))
             return Counts(torch.where(counts_I > 0, counts_I, -torch.inf))
         return self._scores.get(task, self._products)
 
-    def _queries(self, task: str | int, users: EncodedUsers) -> Tensor:
+    def _queries(self, task: str | int, users: EncodedUsers, questions: Sequence[Question]) -> Tensor:
         history = users.queries.history
         if isinstance(task, int) or task == _POPULARITY:
             return torch.zeros(len(users.known), 1)
         if task != COSINE:
             return users.vectors(task)
         vectors_BLD = F.normalize(self._products.table_ID[(history.items_BL - FIRST_ITEM).clamp(min=0)], dim=-1)
-        return F.normalize((vectors_BLD * history.mask_BL.unsqueeze(-1)).sum(1), dim=-1)
+        sums_BD = (vectors_BLD * history.mask_BL.unsqueeze(-1)).sum(1)
+        for row, question in enumerate(questions):
+            if len(new := self._new_in(question)):
+                sums_BD[row] += torch.from_numpy(self.directions(new).sum(0))
+        return F.normalize(sums_BD, dim=-1)
 
     def _without(self, question: Question, had: np.ndarray) -> np.ndarray:
         parts = [had] if question.exclude_seen else []
+        if question.exclude_seen and self._items.new_ids:
+            parts.append(self._new_in(question))
         if question.rules == "all":
             parts += [rule.without(question.state, question.time) for rule in self._rules]
         return parts[0] if len(parts) == 1 else np.concatenate([NO_ITEMS, *parts])
+
+    def _new_in(self, question: Question) -> np.ndarray:
+        """Return the new items of a history: no tokens of the model, but items that were had all the same."""
+        return self._items.new_among(one.item_id for one in question.state.events if one.event in self._history)
 
     def _wanted(self, items_K: np.ndarray, without: np.ndarray, allowed: Allowed | None) -> np.ndarray:
         """Return what rules want beside the candidates, as far as it may be there."""
@@ -139,10 +154,10 @@ class Searcher:
 
     def _allowed(self, question: Question) -> Allowed | None:
         """Return the one set of items that a question may be answered with; None for all."""
-        allowed = None if question.rules == "none" else self._always
+        allowed = self._items.open if question.rules == "none" else self._always
         if question.filters:
             allowed = self._filters.allowed(question.filters, allowed)
         if question.candidates is not None:
-            items = self._vocabulary.lookup(question.candidates)
+            items = self._items.lookup(question.candidates)
             allowed = Allowed.listed(items[items >= FIRST_ITEM], self._products.num_items, allowed)
         return allowed

@@ -9,14 +9,17 @@ from raysys.tasks.bundle import Bundle
 from raysys.tasks.item_pairs import ItemPairs
 from serving.errors import RefusedError
 from serving.filters import FilterIndex
+from serving.live import LiveItems
 from serving.question import COSINE
 
 
 class Terms:
     """Checks what a request names against what the run has."""
 
-    def __init__(self, run: Run, filters: FilterIndex, retriever: str) -> None:
-        self.filters = filters
+    def __init__(self, run: Run, items: LiveItems, retriever: str) -> None:
+        self.items = items
+        """Those of the next answers."""
+        self.filters = FilterIndex(items.features)
         self.tasks = (retriever, *run.network.pair_scorers())
         """What a final score can be made of."""
         named = {name: run.network.named_tasks()[name] for name in run.network.retrieving()}
@@ -24,12 +27,11 @@ class Terms:
         """What compares items, the first by default."""
         self.bundle = next((name for name, task in named.items() if isinstance(task, Bundle)), COSINE)
         """What completes baskets."""
-        self._vocabulary = run.vocabulary
         self._numbers, self._categories = run.manifest.numbers, tuple(run.manifest.categories)
 
     def knows(self, item_id: str) -> bool:
-        """Tell whether the run has an item."""
-        return bool(self._vocabulary.lookup([item_id])[0] >= FIRST_ITEM)
+        """Tell whether the run has an item, withdrawn or not."""
+        return FIRST_ITEM <= self.items.lookup([item_id])[0] < self.items.first_new
 
     def check_score(self, weights: Mapping[str, float], where: str) -> None:
         """Refuse weights of tasks that are not there.

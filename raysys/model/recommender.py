@@ -8,6 +8,7 @@ Legend of shapes, here and wherever tensors carry a suffix:
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from pydantic import BeforeValidator, Field
@@ -140,6 +141,14 @@ class ItemTower(nn.Module):
     def table(self) -> Tensor:
         """Return the vectors of all real items [V - 2, D]; row i is item i + 2."""
         return self._fused([encoder.table()[FIRST_ITEM:] for encoder in self.encoders.values()])  # type: ignore[operator]
+
+    def of_new(self, rows: pa.Table) -> Tensor:
+        """Return the vectors [N, D] of items that training never saw, from rows like those of a catalog.
+
+        Raises:
+            UserError: an encoder knows items of training alone.
+        """
+        return self._fused([encoder.of_new(rows) for encoder in self.encoders.values()])  # type: ignore[operator]
 
     def _fused(self, parts: list[Tensor]) -> Tensor:
         vectors = sum(parts[1:], start=parts[0])

@@ -2,6 +2,7 @@
 
 from serving.endpoints import (
     bundle,
+    catalogue,
     events,
     health,
     metrics,
@@ -25,6 +26,9 @@ ENDPOINTS: dict[str, Endpoint] = {
     "events": events.ENDPOINT,
     "user": users.GET,
     "delete_user": users.DELETE,
+    "items": catalogue.POST,
+    "item": catalogue.GET,
+    "withdraw_item": catalogue.DELETE,
     "models": models.ENDPOINT,
     "health": health.ENDPOINT,
     "readiness": readiness.ENDPOINT,

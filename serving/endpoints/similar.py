@@ -6,7 +6,7 @@ from serving.endpoints.fields import Count, Identifier, ItemId
 from serving.endpoints.items import ItemList, depth, item_list
 from serving.errors import RefusedError
 from serving.filters import Filters
-from serving.question import Question
+from serving.question import COSINE, Question
 from serving.state import NOBODY
 
 
@@ -29,11 +29,15 @@ async def similar(call: Call) -> ItemList:
     body, service = call.body, call.service
     terms, k = service.retrieval.terms, depth(body.k, service)
     filters = terms.filters.check(body.filters, "body.filters")
-    by = terms.similar[0] if body.by is None else body.by
+    is_new = terms.items.is_new(body.item_id)
+    by = (COSINE if is_new else terms.similar[0]) if body.by is None else body.by
     if by not in terms.similar:
         told = f"body.by: {by!r}; the run compares items by {', '.join(terms.similar)}"
         raise RefusedError(400, "bad_request", told)
-    if not terms.knows(body.item_id):
+    if is_new and by != COSINE:
+        told = f"body.by: {by!r} compares items of training, and {body.item_id!r} is newer; leave `by` out, or {COSINE}"
+        raise RefusedError(409, "new_item", told)
+    if not is_new and not terms.knows(body.item_id):
         raise RefusedError(404, "not_found", f"body.item_id: the run knows no item {body.item_id!r}")
     state = with_history(NOBODY, [body.item_id], service.run.manifest.history[0])
     question = Question(state, "history", k, filters=filters, scores=False, task=by, rules="allowed")

@@ -75,7 +75,11 @@ def _cut(whole: Mapping[str, Tensor], smaller: Mapping[str, Tensor], rows_K: Ten
     """Return the weights with the chosen rows of the tables that have a row per item: whose size differs."""
     found = {}
     for name, tensor in whole.items():
-        cut = tensor if tensor.shape == smaller[name].shape else tensor[rows_K]
-        assert cut.shape == smaller[name].shape, f"{name} depends on the number of items, but has no row for each"
+        own = smaller[name].shape
+        if tensor.shape == own or not smaller[name].numel():  # what takes its size from what is loaded
+            found[name] = tensor
+            continue
+        cut = tensor[rows_K]
+        assert cut.shape == own, f"{name} depends on the number of items, but has no row for each"
         found[name] = cut
     return found

@@ -9,6 +9,7 @@ from serving.index.allowed import Allowed
 from serving.index.approximate import Approximate, Flat16
 from serving.index.auto import Auto
 from serving.index.exact import Exact, search_exactly
+from serving.index.extended import Extended
 from serving.index.index import Asked, Index
 from serving.index.scores import Cosines, Counts, Products, Scores
 
@@ -27,6 +28,7 @@ __all__ = [
     "Asked",
     "Cosines",
     "Counts",
+    "Extended",
     "Index",
     "Products",
     "Scores",

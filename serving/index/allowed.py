@@ -17,6 +17,7 @@ class Allowed:
     def __init__(self, columns_A: np.ndarray, num_items: int) -> None:
         """Take the allowed items in ascending order, counted from 0."""
         self._columns, self._num_items = columns_A, num_items
+        self._parts: tuple[Allowed, Allowed] | None = None
 
     @staticmethod
     def flagged(flags_I: np.ndarray) -> "Allowed":
@@ -55,6 +56,17 @@ class Allowed:
     def bits(self) -> np.ndarray:
         """The flags as bytes of eight."""
         return np.packbits(self.flags, bitorder="little")
+
+    def cut(self, place: int) -> "tuple[Allowed, Allowed]":
+        """Return what is allowed of the items before a place, and of those from it on, which are counted from there.
+
+        The same objects every time: there is one place at which new items begin.
+        """
+        if self._parts is None:
+            at = int(np.searchsorted(self._columns, place))
+            rest = Allowed(self._columns[at:] - place, self._num_items - place)
+            self._parts = Allowed(self._columns[:at], place), rest
+        return self._parts
 
     def holds(self, items: np.ndarray) -> np.ndarray:
         """Tell of vocabulary indices of real items which are allowed."""

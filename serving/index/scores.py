@@ -23,13 +23,27 @@ class Scores(ABC):
 class Products(Scores):
     """Query . vector: what retrieving tasks are trained for."""
 
-    def __init__(self, table_ID: Tensor) -> None:
-        self.table_ID = table_ID.detach()
-        self.num_items = len(table_ID)
+    def __init__(self, table_ID: Tensor, new_ND: Tensor | None = None) -> None:
+        """Take the vectors of a run, and those of new items, whose places are behind them."""
+        self.table_ID, self._new_ND = table_ID.detach(), new_ND
+        self.num_items = len(table_ID) + (0 if new_ND is None else len(new_ND))
+
+    def vectors(self, columns_A: slice | Tensor) -> Tensor:
+        """Return the vectors [A, D] of some items."""
+        size = len(self.table_ID)
+        if self._new_ND is None or (isinstance(columns_A, slice) and columns_A.stop <= size):
+            return self.table_ID[columns_A]
+        if isinstance(columns_A, slice):
+            start, stop = columns_A.start, columns_A.stop
+            return torch.cat([self.table_ID[start:stop], self._new_ND[max(start - size, 0) : stop - size]])
+        is_new_A = columns_A >= size
+        vectors_AD = self.table_ID[columns_A.clamp(max=size - 1)]
+        vectors_AD[is_new_A] = self._new_ND[columns_A[is_new_A] - size]
+        return vectors_AD
 
     def of(self, queries_BD: Tensor, columns_A: slice | Tensor) -> Tensor:
         """Multiply."""
-        return queries_BD @ self.table_ID[columns_A].T
+        return queries_BD @ self.vectors(columns_A).T
 
 
 class Cosines(Products):
@@ -37,7 +51,9 @@ class Cosines(Products):
 
     @cached_property
     def _lengths(self) -> Tensor:
-        return torch.linalg.vector_norm(self.table_ID, dim=-1).clamp(min=1e-12)
+        known_I = torch.linalg.vector_norm(self.table_ID, dim=-1)
+        new_N = torch.zeros(0) if self._new_ND is None else torch.linalg.vector_norm(self._new_ND, dim=-1)
+        return torch.cat([known_I, new_N]).clamp(min=1e-12)
 
     def of(self, queries_BD: Tensor, columns_A: slice | Tensor) -> Tensor:
         """Multiply, and divide by the lengths of the vectors."""

@@ -1,17 +1,25 @@
 """The contract of a business rule: what it keeps out, what it puts in, and what it says while a list is filled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from raysys.component import FrozenConfig
 from raysys.data.dataset import Manifest
-from raysys.data.vocabulary import Vocabulary
 from serving.features import ItemFeatures
 from serving.state import UserState
 
 NO_ITEMS = np.zeros(0, np.int64)
+
+
+class Lookup(Protocol):
+    """Finds items by their ids."""
+
+    def lookup(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Return indices, UNKNOWN where there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class RuleFacts:
     """What rules may know of a run."""
 
     manifest: Manifest
-    vocabulary: Vocabulary
+    vocabulary: Lookup
     features: ItemFeatures
 
 

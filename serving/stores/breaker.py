@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from serving.changes import ItemChange
 from serving.state import UserState
 from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreDownError
 
@@ -70,6 +71,14 @@ class Breaker(Store):
     async def size(self, user_ids: Sequence[str]) -> int:
         """Measure, unless the store is down."""
         return await self._reading(lambda: self._store.size(user_ids))
+
+    async def put_items(self, changes: Sequence[ItemChange]) -> int:
+        """Note changes of items, unless the store is down."""
+        return await self._writing(lambda: self._store.put_items(changes))
+
+    async def items_since(self, version: int) -> tuple[int, list[ItemChange]]:
+        """Ask for changes of items, unless the store is down."""
+        return await self._reading(lambda: self._store.items_since(version))
 
     async def _reading(self, call: Callable[[], Awaitable[_T]]) -> _T:
         if self._why_no_reads is not None:

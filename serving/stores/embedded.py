@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic_core import from_json, to_json
 
 from raysys.component import FrozenConfig
+from serving.changes import ItemChange, by_item
 from serving.state import TAG, UserState, joined
 from serving.stores.sqlite import Connection, Line
 from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
@@ -24,6 +25,7 @@ DELETE FROM live WHERE user_id = ?1 AND lane = ?2 AND (time, number) <=
 (SELECT time, number FROM live WHERE user_id = ?1 AND lane = ?2 ORDER BY time DESC, number DESC LIMIT 1 OFFSET ?3)
 """
 _NEWEST = "SELECT packed FROM live WHERE user_id = ? AND lane = ? ORDER BY time DESC, number DESC LIMIT ?"
+_NEWEST_ITEMS = "SELECT COALESCE(MAX(version), 0) FROM item_fields"
 _FORGOTTEN = 200  # what is too old goes in such portions, one with every write
 
 
@@ -142,6 +144,34 @@ class Embedded(Store):
             )
 
         return int(await self._reading.run(add_up))
+
+    async def put_items(self, changes: Sequence[ItemChange]) -> int:
+        """Note changes of items, in one transaction."""
+
+        def put(connection: Connection) -> int:
+            version: int = connection.execute(_NEWEST_ITEMS).fetchone()[0] + 1
+            rows = [
+                (one.item_id, name, to_json(value).decode(), version)
+                for one in changes
+                for name, value in one.fields.items()
+            ]
+            connection.executemany("REPLACE INTO item_fields VALUES (?, ?, ?, ?)", rows)
+            return version
+
+        return await self._writing.run(put)
+
+    async def items_since(self, version: int) -> tuple[int, list[ItemChange]]:
+        """Return what changed; mostly nothing, which is one look into an index."""
+        query = "SELECT item_id, name, value FROM item_fields WHERE version > ? ORDER BY version, item_id"
+
+        def find(connection: Connection) -> tuple[int, list[ItemChange]]:
+            newest: int = connection.execute(_NEWEST_ITEMS).fetchone()[0]
+            if newest == version:
+                return newest, []
+            rows = connection.execute(query, (version if version < newest else 0,)).fetchall()
+            return newest, by_item((item_id, name, from_json(value)) for item_id, name, value in rows)
+
+        return await self._reading.run(find)
 
     def _state(self, connection: Connection, user_id: str, lanes: Sequence[int]) -> UserState:
         most = self.config.max_events

@@ -13,8 +13,9 @@ from pydantic_core import from_json, to_json
 
 from raysys.component import FrozenConfig
 from raysys.errors import UserError
+from serving.changes import ItemChange, by_item
 from serving.state import TAG, UserState, joined
-from serving.stores.scripts import APPEND, LOAD, MERGE
+from serving.stores.scripts import APPEND, ITEMS_SINCE, LOAD, MERGE, PUT_ITEMS
 from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
 
 _VARIABLE = re.compile(r"^env (\w+)$")
@@ -82,7 +83,7 @@ class Redis(Store):
             UserError: redis is not installed, or the URL is none.
         """
         self._client = _client(self.config, self.config.timeout_s)
-        texts = {"append": APPEND, "merge": MERGE}
+        texts = {"append": APPEND, "merge": MERGE, "put_items": PUT_ITEMS}
         self._scripts = {name: self._client.register_script(text) for name, text in texts.items()}
 
     async def close(self) -> None:
@@ -158,6 +159,29 @@ class Redis(Store):
                 pipeline.memory_usage(key)
             return sum(found or 0 for found in await pipeline.execute())
 
+    async def put_items(self, changes: Sequence[ItemChange]) -> int:
+        """Note changes of items by one script."""
+        fields = [
+            text
+            for one in changes
+            for name, value in one.fields.items()
+            for text in (to_json([one.item_id, name]), to_json(value))
+        ]
+        async with self._server():
+            version: int = await self._scripts["put_items"](self._item_keys(), fields)
+        return version
+
+    async def items_since(self, version: int) -> tuple[int, list[ItemChange]]:
+        """Return what changed; mostly nothing, which is one GET."""
+        async with self._server() as client:
+            if int(await client.get(self._item_keys()[0]) or 0) == version:
+                return version, []
+        async with self._patiently() as client:
+            newest, names, values = await client.register_script(ITEMS_SINCE)(self._item_keys(), [version])
+        owners = [from_json(name) for name in names]
+        fields = ((*owner, from_json(value)) for owner, value in zip(owners, values, strict=True))
+        return newest, by_item(fields)
+
     @property
     def _prefix(self) -> bytes:
         prefix: str = self.config.prefix
@@ -168,6 +192,9 @@ class Redis(Store):
 
     def _keys(self, user_id: str) -> list[bytes]:
         return [self._key(user_id, what) for what in ("loaded", *_LISTS)]
+
+    def _item_keys(self) -> list[bytes]:
+        return [self._prefix + b"items{items}:" + what for what in (b"version", b"order", b"values")]
 
     async def _remove_others(self, client: Any, tag: bytes) -> None:
         """Remove the users of datasets with other tags."""

@@ -66,3 +66,22 @@ for n = 2, #KEYS do
 end
 """
 """KEYS: place of what is loaded, then the lists. ARGV: what is loaded, and the time up to which live events go."""
+
+PUT_ITEMS = """
+local version = redis.call('INCR', KEYS[1])
+for n = 1, #ARGV, 2 do
+  redis.call('ZADD', KEYS[2], version, ARGV[n])
+  redis.call('HSET', KEYS[3], ARGV[n], ARGV[n + 1])
+end
+return version
+"""
+"""KEYS: the version of the items, fields by version, values of fields. ARGV: of each field its name and its value."""
+
+ITEMS_SINCE = """
+local newest, since = tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[1])
+if since > newest then since = 0 end
+local names, values = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. since, '+inf'), {}
+for n, name in ipairs(names) do values[n] = redis.call('HGET', KEYS[3], name) end
+return {newest, names, values}
+"""
+"""KEYS: as of PUT_ITEMS. ARGV: the version that is known."""

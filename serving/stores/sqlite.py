@@ -14,7 +14,7 @@ from serving.stores.store import StoreDownError
 Connection = sqlite3.Connection
 _T = TypeVar("_T")
 _APPLICATION = 0x72737973  # "rsys": tells our files from others'
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
 CREATE TABLE loaded (user_id TEXT PRIMARY KEY, packed BLOB NOT NULL);
 CREATE TABLE live (
@@ -24,7 +24,13 @@ CREATE TABLE event_ids (digest BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT RO
 CREATE INDEX event_ids_at ON event_ids (at);
 CREATE TABLE sessions (session TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX sessions_at ON sessions (at);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_ITEM_TABLES = """
+CREATE TABLE item_fields (
+  item_id TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, version INTEGER NOT NULL,
+  PRIMARY KEY (item_id, name)) WITHOUT ROWID;
+CREATE INDEX item_fields_version ON item_fields (version)
 """
 
 
@@ -107,7 +113,7 @@ def _settle_tables(connection: Connection, path: Path) -> None:
     if not _num_tables(connection):
         connection.execute("BEGIN IMMEDIATE")
         if not _num_tables(connection):  # nobody else has made them meanwhile
-            for statement in _TABLES.split(";"):
+            for statement in (_TABLES + _ITEM_TABLES).split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
             connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -117,8 +123,21 @@ def _settle_tables(connection: Connection, path: Path) -> None:
     )
     if application != _APPLICATION:
         raise UserError(_refusal(path, "a SQLite file of something else"))
+    if version == 1:
+        version = _add_items(connection)
     if version != _VERSION:
         raise UserError(_refusal(path, f"of version {version}, where this raysys reads {_VERSION}"))
+
+
+def _add_items(connection: Connection) -> int:
+    """Bring a file of version 1, which knew no items, up to 2."""
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:  # nobody else has done so meanwhile
+        for statement in _ITEM_TABLES.split(";"):
+            connection.execute(statement)
+        connection.execute("PRAGMA user_version = 2")
+    connection.execute("COMMIT")
+    return 2
 
 
 def _num_tables(connection: Connection) -> int:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import Field
 
 from raysys.component import FrozenConfig
+from serving.changes import ItemChange
 from serving.state import StoredEvent, UserState
 
 _SESSION = "\0session\0"  # begins the key of a session: no log has such a user
@@ -32,6 +33,8 @@ class StoreConfig(FrozenConfig):
     """Seconds for which an `event_id` is known: the same event posted again later counts as another one."""
     session_s: float = Field(2_592_000.0, ge=1)
     """Seconds after its last event when a session that never became a user is forgotten."""
+    poll_items_s: float = Field(0.5, gt=0, le=60)
+    """Seconds between two looks of a replica at whether items were changed."""
 
     def with_place(self, root: str, project: str) -> Self:
         """Return the config with a place of the project's own where it names none."""
@@ -125,6 +128,20 @@ class Store(ABC):
     @abstractmethod
     async def size(self, user_ids: Sequence[str]) -> int:
         """Return the bytes that these users take."""
+
+    @abstractmethod
+    async def put_items(self, changes: Sequence[ItemChange]) -> int:
+        """Note new values of items' fields under one new version, all or none; fields that are not named stay.
+
+        Returns the version: larger than all before.
+        """
+
+    @abstractmethod
+    async def items_since(self, version: int) -> tuple[int, list[ItemChange]]:
+        """Return the newest version, 0 where there is none, and the fields that changed after a version, as they are.
+
+        All fields where that version is later than the newest: then another store, or an emptied one, has answered.
+        """
 
     async def count(self) -> int:
         """Return how many users the loaded dataset has."""

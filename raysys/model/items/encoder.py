@@ -3,11 +3,13 @@
 from abc import abstractmethod
 from typing import ClassVar, Protocol
 
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.dataset import Dataset
+from raysys.errors import UserError
 
 
 class ItemVectors(Protocol):
@@ -37,6 +39,17 @@ class ItemEncoder(nn.Module):
     @abstractmethod
     def forward(self, items: Tensor) -> Tensor:
         """Return f32[*, D]."""
+
+    def of_new(self, rows: pa.Table) -> Tensor:
+        """Return the vectors [N, D] of items that training never saw, from rows like those of a catalog.
+
+        Raises:
+            UserError: an item is nothing but its id here, or what read the others is gone.
+        """
+        raise UserError(
+            f"model.items: {type(self).__name__} knows items of training alone; train with `items: text` and nothing "
+            "beside it for vectors of new ones"
+        )
 
     def table(self) -> Tensor:
         """Return the vectors of the whole vocabulary [V, D]."""

@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,9 @@ from raysys.data.files import write_bytes
 from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM
 from raysys.errors import UserError, nearest
 from raysys.model.items.encoder import ItemEncoder
-from raysys.model.items.sentences import encode_sentences, find_encoder
+from raysys.model.items.sentences import SentenceReader, encode_sentences, find_encoder
+
+_WHITENING = ("mean_W", "turn_WK")
 
 
 class TextVectors(ItemEncoder):
@@ -33,6 +36,8 @@ class TextVectors(ItemEncoder):
     """
 
     vectors_VK: Tensor
+    mean_W: Tensor
+    turn_WK: Tensor
 
     class Config(FrozenConfig):
         """Which texts, and who reads them."""
@@ -51,6 +56,9 @@ class TextVectors(ItemEncoder):
         super().__init__(config, vocabulary_size, width)
         self.config = config
         self.register_buffer("vectors_VK", torch.zeros(vocabulary_size, config.directions))
+        for name in _WHITENING:  # as wide as the sentence encoder, which is not asked before it reads
+            self.register_buffer(name, torch.zeros(0))
+        self._reader: SentenceReader | None = None
         self.out = nn.Linear(config.directions, width, bias=False)
         nn.init.normal_(self.out.weight, std=0.02)
 
@@ -68,9 +76,10 @@ class TextVectors(ItemEncoder):
         with FileLock(kept.with_suffix(".lock")):  # of several ranks one encodes
             if not kept.is_file():
                 _write(encode_sentences(texts, encoder, self.config.max_tokens), kept)
-        found = whitened(np.load(kept), self.config.directions)
-        there = torch.tensor([bool(text) for text in texts]).unsqueeze(1)
-        self.vectors_VK[FIRST_ITEM:, : found.shape[1]] = torch.from_numpy(found) * there
+        vectors_VW = np.load(kept)
+        mean_W, turn_WK = whitening(vectors_VW, self.config.directions)
+        self.mean_W, self.turn_WK = torch.from_numpy(mean_W), torch.from_numpy(turn_WK)
+        self.vectors_VK[FIRST_ITEM:] = self._turned(vectors_VW, texts)
 
     def forward(self, items: Tensor) -> Tensor:
         """Turn the vectors of items; those without a text have none."""
@@ -80,6 +89,32 @@ class TextVectors(ItemEncoder):
         """Turn all vectors at once."""
         return self.out(self.vectors_VK)
 
+    def of_new(self, rows: pa.Table) -> Tensor:
+        """Read the texts of new items as those of training were read; an item without a text has no vector.
+
+        Raises:
+            UserError: the run is of an earlier raysys, or its sentence encoder is not here.
+        """
+        if not len(self.turn_WK):
+            raise UserError("model.items: text: the run is of an earlier raysys, which kept nothing to read new texts")
+        if self._reader is None:
+            self._reader = SentenceReader(find_encoder(self.config.encoder))
+        texts = _texts(rows, self.config.columns)
+        return self.out(self._turned(self._reader.read(texts, self.config.max_tokens, quiet=True), texts))
+
+    def _turned(self, vectors_NW: np.ndarray, texts: Sequence[str]) -> Tensor:
+        """Return sentence vectors along the directions of training, 0 beyond them and where there is no text [N, K]."""
+        turned = along(vectors_NW, self.mean_W.numpy(), self.turn_WK.numpy())
+        there = torch.tensor([bool(text) for text in texts]).unsqueeze(1)
+        return F.pad(torch.from_numpy(turned) * there, (0, self.config.directions - turned.shape[1]))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Take the widths of the whitening from what is loaded; runs of an earlier raysys have none."""
+        for name in _WHITENING:
+            given = state_dict.setdefault(prefix + name, torch.zeros(0))
+            setattr(self, name, self.get_buffer(name).new_empty(given.shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
 
 def item_texts(catalog: Catalog, columns: tuple[str, ...]) -> list[str]:
     """Return one text per item of training: its columns one after the other, empty where nothing is known.
@@ -87,7 +122,13 @@ def item_texts(catalog: Catalog, columns: tuple[str, ...]) -> list[str]:
     Raises:
         UserError: the catalog has no such column, or none with a value.
     """
-    table = catalog.table
+    texts = _texts(catalog.table, columns)
+    if not any(texts):
+        raise UserError(f"model.items: text: no item has a text in {', '.join(columns)}; see `items:` of the config")
+    return texts
+
+
+def _texts(table: pa.Table, columns: tuple[str, ...]) -> list[str]:
     known = {name.removeprefix(TEXT_PREFIX).removeprefix(CATEGORY_PREFIX): name for name in table.column_names}
     readable = [short for short, name in known.items() if short == "title" or name != short]
     parts = []
@@ -98,10 +139,7 @@ def item_texts(catalog: Catalog, columns: tuple[str, ...]) -> list[str]:
                 f"(there are: {', '.join(readable) or 'none'}); name it under `items:` of the ingest config"
             )
         parts.append(_words(table[known[column]]))
-    texts = [". ".join(filter(None, words)) for words in zip(*parts, strict=True)]
-    if not any(texts):
-        raise UserError(f"model.items: text: no item has a text in {', '.join(columns)}; see `items:` of the config")
-    return texts
+    return [". ".join(filter(None, words)) for words in zip(*parts, strict=True)]
 
 
 def _words(column: pa.ChunkedArray) -> list[str]:
@@ -112,12 +150,22 @@ def _words(column: pa.ChunkedArray) -> list[str]:
     return pc.fill_null(pc.cast(whole, pa.string()), "").to_pylist()
 
 
-def whitened(vectors_VW: np.ndarray, directions: int) -> np.ndarray:
-    """Return the vectors along their main directions, each of equal variance, scaled to length 1; f32 [V, <= K]."""
-    centred = vectors_VW - vectors_VW.mean(axis=0)
-    _, spread, main_WW = np.linalg.svd(centred, full_matrices=False)
+def whitening(vectors_VW: np.ndarray, directions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean [W] and the main directions [W, <= K], divided by the spread along each."""
+    mean_W = vectors_VW.mean(axis=0)
+    _, spread, main_WW = np.linalg.svd(vectors_VW - mean_W, full_matrices=False)
     kept = min(directions, int((spread > 1e-6 * max(spread.max(initial=0.0), 1e-12)).sum()))
-    turned = centred @ (main_WW[:kept] / np.maximum(spread[:kept, None], 1e-12)).T
+    return mean_W, np.ascontiguousarray((main_WW[:kept] / np.maximum(spread[:kept, None], 1e-12)).T)
+
+
+def whitened(vectors_VW: np.ndarray, directions: int) -> np.ndarray:
+    """Return vectors along their own main directions, each of equal variance, scaled to length 1; f32 [V, <= K]."""
+    return along(vectors_VW, *whitening(vectors_VW, directions))
+
+
+def along(vectors_NW: np.ndarray, mean_W: np.ndarray, turn_WK: np.ndarray) -> np.ndarray:
+    """Return vectors in the directions of a whitening, scaled to length 1; f32 [N, K]."""
+    turned = (vectors_NW - mean_W) @ turn_WK
     return (turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 

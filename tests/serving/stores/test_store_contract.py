@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.changes import ItemChange
 from serving.state import NOBODY, StoredEvent, pack_user
 from serving.stores import Loaded, LoadedUser, StoreDownError, session_key
 
@@ -210,6 +211,61 @@ def test_an_answer_sees_the_newest_of_what_was_loaded_and_posted(use, new):
         return (await store.read(["u"]))[0]
 
     assert items(use(work, max_events=3)) == ["i2", "i3", "now"]
+
+
+def test_changes_of_items_come_by_version_and_fields_that_are_not_named_stay(use):
+    values = {
+        "title": 'T "ü',
+        "number.price": 0.1,
+        "category.brand": None,
+        "category.tags": ["a", ""],
+        "withdrawn": True,
+    }
+
+    async def work(store):
+        assert await store.items_since(0) == (0, [])
+        first = await store.put_items([ItemChange(name, values) for name in NAMES])
+        version, changes = await store.items_since(0)
+        assert (version, {one.item_id: one.fields for one in changes}) == (first, dict.fromkeys(NAMES, values))
+        assert await store.items_since(first) == (first, [])
+        second = await store.put_items([ItemChange("u1", {"number.price": 2}), ItemChange("u2", {"withdrawn": False})])
+        assert second > first
+        assert (await store.items_since(first))[0] == second
+        assert dict((await store.items_since(first))[1]) == {"u1": {"number.price": 2}, "u2": {"withdrawn": False}}
+        whole = dict((await store.items_since(0))[1])
+        assert whole["u1"] == {**values, "number.price": 2}
+        assert len(whole) == len(NAMES) + 1
+        assert await store.items_since(second + 7) == (second, (await store.items_since(0))[1])  # of another store
+
+    use(work)
+
+
+def test_changes_of_items_outlive_and_meet(use):
+    async def put(store):
+        async def one(n):
+            return await store.put_items([ItemChange(f"i{n % 3}", {"n": n}), ItemChange("all", {f"n{n}": n})])
+
+        versions = await asyncio.gather(*(one(n) for n in range(30)))
+        assert len(set(versions)) == 30
+        return max(versions)
+
+    async def read(store):
+        return await store.items_since(0)
+
+    newest = use(put)
+    version, changes = use(read)
+    assert version == newest
+    assert dict(changes)["all"] == {f"n{n}": n for n in range(30)}
+
+
+def test_many_changes_at_once(use):
+    changes = [ItemChange(f"i{n}", {"title": f"item {n}", "number.price": n / 7}) for n in range(10_000)]
+
+    async def work(store):
+        await store.put_items(changes)
+        return (await store.items_since(0))[1]
+
+    assert dict(use(work)) == {one.item_id: one.fields for one in changes}
 
 
 def test_what_is_stored_outlives_the_one_who_stored_it(use, new):
