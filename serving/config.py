@@ -20,7 +20,7 @@ MOST_BATCH = 1_000
 """No more questions may be asked at once."""
 MOST_EVENTS = 10_000
 """No more may be posted at once."""
-MOST_CHANGES = 10_000
+MOST_CHANGES = 1_000
 """No more items may be changed at once."""
 
 
