@@ -235,7 +235,7 @@ async def highest_rate(
     low, high = 0.0, 25.0
     while await holds(high):
         low, high = high, high * 2
-    while high - low > 0.08 * high:
+    while high - low > 0.08 * high and high > 1:
         middle = (low + high) / 2
         low, high = (middle, high) if await holds(middle) else (low, middle)
     return {"held": low > 0, "highest_rate": round(low, 1), "steps": steps}

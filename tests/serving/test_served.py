@@ -89,7 +89,7 @@ def _changes_in_place(client, url, run, other):
     before = replicas()
     assert len(before) == 1
     app.deploy(other, config)
-    assert app.wait_ready(url, other.record.run_id, 60)["users"] == 0
+    assert app.wait_ready(url, other.record.run_id, 60)["users"] == 300, "the store stays"
     assert len(client.post("/v1/recommend", json={"history": ["i3"]}).json()["items"]) == 4
     assert replicas() == before
 

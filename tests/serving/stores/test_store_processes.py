@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 from raysys.errors import UserError
+from serving.changes import ItemChange
 
 pytestmark = [pytest.mark.process, pytest.mark.thorough]
 WRITER = """
@@ -116,3 +117,22 @@ def test_a_file_that_is_no_store_is_refused(tmp_path, of_stores, make, told):
     make(tmp_path / "state.sqlite")
     with pytest.raises(UserError, match=told):
         using(node, work)
+
+
+def test_a_file_of_the_first_version_is_brought_up_with_what_it_holds(tmp_path, of_stores):
+    using, new = of_stores
+    node = {"kind": "embedded", "path": str(tmp_path / "state.sqlite")}
+
+    async def fill(store):
+        await store.append([new("u", "i1", 1)])
+
+    async def look(store):
+        assert [event.item_id for event in (await store.read(["u"]))[0].events] == ["i1"]
+        assert await store.put_items([ItemChange("i1", {"withdrawn": True})]) == 1
+        return await store.items_since(0)
+
+    using(node, fill)
+    with sqlite3.connect(node["path"]) as connection:
+        connection.executescript("DROP TABLE item_fields; PRAGMA user_version = 1")
+    connection.close()
+    assert using(node, look) == (1, [ItemChange("i1", {"withdrawn": True})])
