@@ -30,14 +30,9 @@ def text_run(root, model):
         thing = user % len(THINGS)
         for day in range(6):
             item = thing * len(COLOURS) + int(generator.integers(len(COLOURS)))
-<<<<<<< HEAD
-            time, click = 1_700_000_000_000 + day * 86_400_000, float(generator.random() < 0.5)
-            views.append((f"u{user}", f"i{item}", time, click))
-=======
             views.append(
                 (f"u{user}", f"i{item}", 1_700_000_000_000 + day * 86_400_000, float(generator.random() < 0.5))
             )
->>>>>>> items
     items = [
         {"item_id": f"i{n * len(COLOURS) + m}", "title": f"{colour} {thing}", "kind": thing, "price": float(n)}
         for n, thing in enumerate(THINGS)
