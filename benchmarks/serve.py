@@ -25,8 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import peers
+from _deployment import deployed
 from _load import Outcome, closed_loop, constant_rate
 from _serving import SIZES, served_run
+
+from serving.keys import add_key
 
 CONNECTIONS = (1, 16, 64)
 SHARE_OF_FASTAPI, MOST_OVERHEAD_MS = 0.7, 1.5
@@ -90,23 +93,12 @@ def histories(num_items: int, count: int) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def ours(run: Path, *settings: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Serve a run by the command, inside the block; gives the URL and the headers that let one in."""
-    command = [sys.executable, "-m", "raysys", "serve", str(run), "--port", "0", "--json"]
-    command += [word for setting in settings for word in ("--set", setting)]
-    env = {**os.environ, **peers.ONE_THREAD}
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                log.seek(0)
-                raise SystemExit(f"raysys serve did not start:\n{log.read()[-2000:]}")
-            yield json.loads(line)["url"], {}
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(120)
+def ours(run: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Serve a run by the command; gives the URL and the headers that let one in, with a key as clients have one."""
+    with tempfile.TemporaryDirectory() as folder:
+        key = add_key(Path(folder) / "keys.json", "benchmark", ("read",))
+        with deployed(run, {"access": {"enabled": True, "keys": f"{folder}/keys.json"}}) as deployment:
+            yield deployment.url, {"authorization": f"Bearer {key}"}
 
 
 @contextlib.contextmanager

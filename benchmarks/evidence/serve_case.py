@@ -6,18 +6,20 @@ rate whose 99th percentile is within the limit follow the cores that 500 request
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
-from _deployment import ROOT, deployed, write
+from _deployment import deployed, proof_options, write
 from _redis import redis_server
 from _serving import SIZES, served_run
 from serve import highest_rate
@@ -27,7 +29,7 @@ EVENTS, START = 50, 1_700_000_000_000
 
 
 def main() -> None:
-    options = _options()
+    options = proof_options(__doc__, "serve_case", users=1_000_000, seconds=10.0)
     run = served_run("3m", options.root)
     with redis_server("no") as server:
         store = {"kind": "redis", "url": server.url}
@@ -80,15 +82,6 @@ def _users(first: int, count: int, num_items: int, event: str) -> Iterator[Any]:
         events = [StoredEvent(f"i{item}", event, START + at * 60_000) for at, item in enumerate(own)]
         packed = b",".join(one.pack() for one in events).decode()
         yield LoadedUser(f"case-{first + place}", events[-1].time, pack_user("case" * 4, -1, "{}", packed))
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=10, help="at each rate")
-    parser.add_argument("--root", type=Path, default=ROOT)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/evidence-serve_case.json"))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

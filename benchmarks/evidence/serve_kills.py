@@ -6,14 +6,16 @@ kill waits until two answer again. At the end every event that was accepted must
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
-from _deployment import ROOT, Deployment, deployed, until, write
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from _deployment import Deployment, deployed, proof_options, until, write
 from _load import Outcome
 from _serving import served_run
 from serve import histories
@@ -22,7 +24,7 @@ RATE, EVENT_RATE, USERS = 40.0, 10.0, 50
 
 
 def main() -> None:
-    options = _options()
+    options = proof_options(__doc__, "serve_kills", kills=20)
     run = served_run("ml-1m", options.root)
     settings = {"autoscaling": {"min_replicas": 2, "max_replicas": 2}}
     with deployed(run, settings) as deployment:
@@ -95,14 +97,6 @@ async def _events(deployment: Deployment, stop: asyncio.Event) -> list[str]:
         number += 1
         await asyncio.sleep(1 / EVENT_RATE)
     return accepted
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--root", type=Path, default=ROOT)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/evidence-serve_kills.json"))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Step: up to two replicas, beside a trivial deployment with the same autoscaling 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
@@ -15,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _deployment import ROOT, Deployment, deployed, started, until, write
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from _deployment import Deployment, deployed, proof_options, started, until, write
 from _serving import served_run
 from serve import free_port, histories
 
@@ -24,7 +25,7 @@ TRIVIAL = Path(__file__).with_name("_trivial.py")
 
 
 def main() -> None:
-    options = _options()
+    options = proof_options(__doc__, "serve_load", seconds=15.0)
     run = served_run("ml-1m", options.root)
     with deployed(run, {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}) as deployment:
         overload = asyncio.run(_overload(deployment, options.seconds))
@@ -92,14 +93,6 @@ async def _clients(deployment: Deployment, stop: asyncio.Event, bodies: list[byt
 def _answering(deployment: Deployment) -> int:
     """Return how many replicas have listeners of their own."""
     return sum(any(c.status == "LISTEN" for c in one.net_connections("tcp")) for one in deployment.replicas())
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15, help="of each load")
-    parser.add_argument("--root", type=Path, default=ROOT)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/evidence-serve_load.json"))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

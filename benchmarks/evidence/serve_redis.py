@@ -6,7 +6,6 @@ and again. An event is accepted (200) or refused (503); every accepted one must 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import subprocess
@@ -15,8 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 import yaml
-from _deployment import ROOT, Deployment, deployed, until, write
+from _deployment import Deployment, deployed, proof_options, until, write
 from _load import Outcome
 from _redis import Server, redis_server
 from _serving import served_run
@@ -25,7 +26,7 @@ RATE, USERS = 40.0, 50
 
 
 def main() -> None:
-    options = _options()
+    options = proof_options(__doc__, "serve_redis", outages=5)
     run = served_run("ml-1m", options.root)
     with redis_server() as server, tempfile.TemporaryDirectory() as folder:
         store = {"kind": "redis", "url": server.url}
@@ -101,14 +102,6 @@ async def _events(deployment: Deployment, stop: asyncio.Event) -> tuple[list[str
         number += 1
         await asyncio.sleep(0.1)
     return accepted, refused
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outages", type=int, default=5)
-    parser.add_argument("--root", type=Path, default=ROOT)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/evidence-serve_redis.json"))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

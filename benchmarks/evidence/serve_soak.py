@@ -5,22 +5,24 @@ Resumable it is not: a soak is one piece.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
-from _deployment import ROOT, Deployment, deployed, write
+from _deployment import Deployment, deployed, proof_options, write
 from _load import Outcome
 from _serving import served_run
 from serve import histories
 
 
 def main() -> None:
-    options = _options()
+    options = proof_options(__doc__, "serve_soak", minutes=30.0, rate=100.0)
     run = served_run("ml-1m", options.root)
     with deployed(run, {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}) as deployment:
         found = asyncio.run(_soaked(deployment, options.rate, options.minutes))
@@ -61,15 +63,6 @@ async def _soaked(deployment: Deployment, rate: float, minutes: float) -> dict[s
 def _event(number: int) -> bytes:
     event = {"user_id": f"u{number % 6000}", "item_id": f"i{number % 3700}", "event_id": f"soak-{number}"}
     return json.dumps({"events": [event]}).encode()
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--rate", type=float, default=100, help="requests a second")
-    parser.add_argument("--root", type=Path, default=ROOT)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/evidence-serve_soak.json"))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

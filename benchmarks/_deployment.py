@@ -1,7 +1,8 @@
-"""A deployment by the command, under load: what the proofs of serving have in common."""
+"""A deployment by the command: what the benchmark and the proofs of serving have in common."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -17,11 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
 import peers
+import psutil
 from _load import Outcome, constant_rate
 
 ROOT = Path("store/serving")
@@ -117,6 +115,16 @@ async def until(true: Any, seconds: float) -> float:
             raise TimeoutError(f"not within {seconds} s")
         await asyncio.sleep(0.1)
     return time.monotonic() - began
+
+
+def proof_options(about: str | None, name: str, **numbers: float) -> argparse.Namespace:
+    """Read the command line of a proof: numbers with their defaults, where runs are kept, where figures go."""
+    parser = argparse.ArgumentParser(description=about)
+    for number, default in numbers.items():
+        parser.add_argument(f"--{number}", type=type(default), default=default)
+    parser.add_argument("--root", type=Path, default=ROOT, help="where runs are kept between calls")
+    parser.add_argument("-o", "--output", type=Path, default=Path(f"benchmarks/results/evidence-{name}.json"))
+    return parser.parse_args()
 
 
 def write(output: Path, found: Any) -> None:
