@@ -23,7 +23,7 @@ class StoreDownError(Exception):
     """The store does not answer now; what was to be written is not written, or the same call may be made again."""
 
 
-class StoreConfig(FrozenConfig):
+class StoreConfig(FrozenConfig, ABC):
     """What all kinds of stores have in common."""
 
     max_events: int = Field(500, ge=1)
@@ -36,9 +36,9 @@ class StoreConfig(FrozenConfig):
     poll_items_s: float = Field(0.5, gt=0, le=60)
     """Seconds between two looks of a replica at whether items were changed."""
 
+    @abstractmethod
     def with_place(self, root: str, project: str) -> Self:
         """Return the config with a place of the project's own where it names none."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,34 +227,43 @@ def test_a_replica_with_a_stuck_or_dead_model_is_not_healthy(made, monkeypatch):
 def test_overload_is_refused_and_the_admitted_are_as_quick_as_ever(made):
     """The model answers 4 questions in 20 ms: 200 a second. It is asked half as often, then three times as often.
 
-    Bounds of time are wide: a machine that stalls is no failure, a queue that grows for four seconds is one.
+    What does not hang on the machine must hold each time; a machine that stalls is forgiven two times out of three.
     """
     gateway, model = made(seconds=0.02, batch=4, deadline_ms=60)
-    usual = asyncio.run(_open_loop(gateway, rate=100, seconds=4))
-    rightly = [status for status, _ in usual].count(200)
-    assert rightly > 0.8 * len(usual)
-    over = asyncio.run(_open_loop(gateway, rate=600, seconds=4))
-    statuses = [status for status, _ in over]
-    assert set(statuses) == {200, 429}
+    assert any(_as_quick_as_ever(gateway, model) for _ in range(3))
+
+
+def _as_quick_as_ever(gateway, model):
+    before = sum(model.batches)
+    usual, _ = asyncio.run(_open_loop(gateway, rate=100, seconds=4))
+    over, waiting = asyncio.run(_open_loop(gateway, rate=600, seconds=4))
+    statuses, quiet = ([status for status, _ in found] for found in (over, usual))
+    assert {200, 429} <= set(statuses) <= {200, 429, 504}
     assert len(over) == 2400, "none is lost"
-    answered = statuses.count(200)
-    assert answered > 0.3 * 4 * 200, "and the model is kept busy"
+    assert waiting <= 12, "nobody is let in who would wait longer than three batches"
     assert gateway.service.num_waiting == 0
-    assert _p99(over, 200) < max(2 * _p99(usual, 200), 1.0), (_p99(over, 200), _p99(usual, 200))
-    assert _p99(over, 429) < 1.0, "a refusal does not wait"
-    assert sum(model.batches) == rightly + answered
+    assert sum(model.batches) - before == quiet.count(200) + statuses.count(200)
+    return (
+        set(quiet) == {200}
+        and 504 not in statuses
+        and statuses.count(200) > 0.6 * 4 * 200  # the model is kept busy
+        and _p99(over, 200) < 2 * _p99(usual, 200)
+        and _p99(over, 429) < _p99(usual, 200)  # a refusal does not wait
+    )
 
 
 async def _open_loop(gateway, rate, seconds):
-    """Ask at a steady rate, whether answers come or not, and return (status, seconds) of all."""
+    """Ask at a steady rate, whether answers come or not; return (status, seconds) of all, and the most that waited."""
+    waiting = [0]
 
     async def one(place):
         await asyncio.sleep(place / rate)
         began = time.monotonic()
+        waiting.append(gateway.service.num_waiting)
         reply = await post(gateway, PATH, BODY)
         return reply.status, time.monotonic() - began
 
-    return await asyncio.gather(*(one(place) for place in range(int(rate * seconds))))
+    return await asyncio.gather(*(one(place) for place in range(int(rate * seconds)))), max(waiting)
 
 
 def _p99(found, wanted):

@@ -20,6 +20,13 @@ def ask(client, path="recommend", request_id=None, **body):
     return answer.json()
 
 
+def change_items(client, **body):
+    """Change, withdraw or restore items, and return what was counted."""
+    answer = client.post("/v1/items", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def ids(answer):
     return [item["item_id"] for item in answer["items"]]
 

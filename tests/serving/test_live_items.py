@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from test_answers import ask, ids, refused
+from test_answers import change_items as change
 
 from serving.config import ServeConfig
 from serving.endpoints import ENDPOINTS
@@ -35,12 +36,6 @@ LISTS = [
 @pytest.fixture
 def client(shop, serve, tmp_path):
     return TestClient(Gateway(serve(shop, tmp_path, k=5, k_max=60)), raise_server_exceptions=False)
-
-
-def change(client, **body):
-    answer = client.post("/v1/items", json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def item(client, item_id):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 from test_answers import ask, ids, refused
+from test_answers import change_items as change
 
 import raysys
 from raysys.configfile import build
@@ -71,12 +72,6 @@ def texts(tmp_path_factory):
 @pytest.fixture
 def client(texts, serve, tmp_path):
     return TestClient(Gateway(serve(texts, tmp_path, k=5, k_max=60)), raise_server_exceptions=False)
-
-
-def change(client, **body):
-    answer = client.post("/v1/items", json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def scores(answer):
