@@ -117,7 +117,7 @@ def test_a_run_that_knows_ids_alone_refuses_new_items(client):
         ({"items": [{"item_id": "i1", "features": {"brand": ["a"]}}]}, ["features.brand", "a text is expected"]),
         ({"items": [{"item_id": "i1", "features": {"tags": 1}}]}, ["features.tags", "list of texts"]),
         ({"withdraw": ["i1"], "restore": ["i1"]}, ["'i1'", "one of them"]),
-        ({"withdraw": [f"i{n}" for n in range(1001)]}, ["limits.items", "1,001"]),
+        ({"withdraw": [f"i{n}" for n in range(1001)]}, ["body.withdraw", "at most 1000 items", "1001"]),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_is_changed(client, body, words):
@@ -125,6 +125,14 @@ def test_what_is_wrong_is_named_and_nothing_is_changed(client, body, words):
     for word in words:
         assert word in told
     assert client.app.service.items.live.version == 0
+
+
+def test_the_server_may_allow_fewer_at_once(shop, serve, tmp_path):
+    client = TestClient(Gateway(serve(shop, tmp_path, k=5, k_max=60, limits={"items": 3})))
+    told = refused(client, "items", withdraw=["i1", "i2"], restore=["i3", "i4"])
+    assert "limits.items" in told
+    assert "4" in told
+    assert change(client, withdraw=["i1", "i2"], restore=["i3"])["withdrawn"] == 2
 
 
 def test_nothing_is_known_of_others(client):
