@@ -16,11 +16,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from raysys.runs import Run
+from serving.answers.encoding import with_history
+from serving.answers.question import Question
+from serving.answers.retrieval import Retrieval
 from serving.config import AnswerConfig
-from serving.encoding import with_history
-from serving.question import Question
-from serving.retrieval import Retrieval
-from serving.state import NOBODY
+from serving.users.state import NOBODY
 
 app = FastAPI()
 _thread = ThreadPoolExecutor(1, "model", torch.set_num_threads, (1,))

@@ -29,7 +29,7 @@ from _deployment import deployed
 from _load import Outcome, closed_loop, constant_rate
 from _serving import SIZES, served_run
 
-from serving.keys import add_key
+from serving.access.keys import add_key
 
 CONNECTIONS = (1, 16, 64)
 SHARE_OF_FASTAPI, MOST_OVERHEAD_MS = 0.7, 1.5
@@ -158,11 +158,11 @@ def _loop(run: str, seconds: float) -> dict[str, float]:
     import torch
 
     from raysys.runs import Run
+    from serving.answers.encoding import with_history
+    from serving.answers.question import Question
+    from serving.answers.retrieval import Retrieval
     from serving.config import AnswerConfig
-    from serving.encoding import with_history
-    from serving.question import Question
-    from serving.retrieval import Retrieval
-    from serving.state import NOBODY
+    from serving.users.state import NOBODY
 
     torch.set_num_threads(1)
     opened = Run.open(run)

@@ -60,9 +60,9 @@ def _measured(kind: str, folder: Path, port: int, dataset: Any, calls: int) -> l
 
 async def _ours(kind: str, folder: Path, port: int, dataset: Any, calls: int) -> dict[str, float]:
     from serving.config import ServeConfig
-    from serving.seeding import load_users
-    from serving.state import StoredEvent
     from serving.stores import NewEvent, make_store
+    from serving.users.seeding import load_users
+    from serving.users.state import StoredEvent
 
     path = folder / "state.sqlite"
     node: dict[str, Any] = {"kind": "embedded", "path": str(path)}

@@ -23,7 +23,7 @@ from raysys.runs import Run
 from serving import frontend
 from serving.checks import check_access, check_run, settle_port
 from serving.config import ServeConfig
-from serving.seeding import seed
+from serving.users.seeding import seed
 
 if TYPE_CHECKING:
     from ray.serve import Application

@@ -8,8 +8,8 @@ from typing import Any
 from raysys.errors import UserError
 from raysys.progress import console
 from raysys.runs import Run
+from serving.access.keys import first_key
 from serving.config import ServeConfig
-from serving.keys import first_key
 
 
 def check_run(run: Run) -> None:

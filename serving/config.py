@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from raysys.component import FrozenConfig, OneOf
-from serving.auth import Access
+from serving.access.auth import Access
+from serving.access.tls import Tls
+from serving.answers.ranking import RankingConfig
 from serving.index import INDEXES
-from serving.ranking import RankingConfig
 from serving.rules import RULES
 from serving.stores import STORES, StoreConfig
-from serving.tls import Tls
 
 MOST_ITEMS = 10_000
 """No list that is asked for may be longer."""

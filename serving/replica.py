@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysys.errors import UserError
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 from serving.service import Service
 
 _log = logging.getLogger("ray.serve")

@@ -10,15 +10,15 @@ import torch
 from raysys.configfile import build
 from raysys.errors import UserError
 from raysys.runs import Run
+from serving.answers.question import Answer, Question
+from serving.answers.retrieval import Retrieval
+from serving.catalogue.following import Follower
+from serving.catalogue.live import Overlay
 from serving.config import ReplicaConfig
 from serving.errors import RefusedError
-from serving.following import Follower
-from serving.identity import Identity
-from serving.live import Overlay
 from serving.metrics import Metrics
-from serving.question import Answer, Question
-from serving.retrieval import Retrieval
 from serving.stores import Store, make_store
+from serving.users.identity import Identity
 from serving.worker import Worker
 
 _STUCK_S = 60.0  # twice what the proxy waits for: a batch that takes longer is of no use to anybody

@@ -42,7 +42,7 @@ def fuzz(root: Path, requests: int) -> list[dict[str, Any]]:
     from schemathesis import GenerationMode
 
     from serving.endpoints import ENDPOINTS
-    from serving.gateway import Gateway
+    from serving.http.gateway import Gateway
 
     service, key = make_service(root)
     schema = schemathesis.openapi.from_asgi("/openapi.json", Gateway(service))
@@ -104,11 +104,11 @@ def make_service(root: Path) -> tuple[Any, str]:
     from raysys.data.config import IngestConfig
     from raysys.data.ingest import ingest
     from raysys.data.line import in_process
+    from serving.access.keys import SCOPES, add_key
     from serving.config import ServeConfig
-    from serving.keys import SCOPES, add_key
-    from serving.seeding import seed
     from serving.service import Service
     from serving.stores import make_store
+    from serving.users.seeding import seed
 
     source = {"format": "synthetic", "num_users": 300, "num_items": 60, "events_per_user": 12}
     node = {"project": "fuzz", "root": str(root), "split": {"kind": "leave_one_out"}, **source}

@@ -74,8 +74,8 @@ async def _seed(run: Path, store: dict[str, Any], count: int, num_items: int) ->
 
 
 def _users(first: int, count: int, num_items: int, event: str) -> Iterator[Any]:
-    from serving.state import StoredEvent, pack_user
     from serving.stores import LoadedUser
+    from serving.users.state import StoredEvent, pack_user
 
     items = np.random.default_rng(first).integers(num_items, size=(count, EVENTS))
     for place, own in enumerate(items.tolist()):

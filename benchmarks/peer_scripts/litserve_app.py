@@ -18,11 +18,11 @@ class Recommender(ls.LitAPI):
         import torch
 
         from raysys.runs import Run
+        from serving.answers.encoding import with_history
+        from serving.answers.question import Question
+        from serving.answers.retrieval import Retrieval
         from serving.config import AnswerConfig
-        from serving.encoding import with_history
-        from serving.question import Question
-        from serving.retrieval import Retrieval
-        from serving.state import NOBODY
+        from serving.users.state import NOBODY
 
         torch.set_num_threads(1)
         run = Run.open(self._run)

@@ -1,13 +1,13 @@
 """POST /v1/bundle: what completes a basket."""
 
-from serving.encoding import with_history
+from serving.answers.encoding import with_history
+from serving.answers.filters import Filters
+from serving.answers.question import Question
 from serving.endpoints.endpoint import Body, Call, Endpoint
 from serving.endpoints.fields import Count, SomeItems
 from serving.endpoints.items import ItemList, check_count, depth, item_list
 from serving.errors import RefusedError
-from serving.filters import Filters
-from serving.question import Question
-from serving.state import NOBODY
+from serving.users.state import NOBODY
 
 
 class BundleRequest(Body):

@@ -9,13 +9,13 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
-from serving.changes import WITHDRAWN, FieldValue, ItemChange
+from serving.catalogue.changes import WITHDRAWN, FieldValue, ItemChange
+from serving.catalogue.item_terms import item_fields, shown_fields
+from serving.catalogue.live import merged
 from serving.config import MOST_CHANGES
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
 from serving.endpoints.fields import Identifier, ItemId
 from serving.errors import RefusedError
-from serving.item_terms import item_fields, shown_fields
-from serving.live import merged
 from serving.service import Service
 from serving.stores import StoreDownError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from serving.keys import Scope as Scope
+from serving.access.keys import Scope as Scope
 
 if TYPE_CHECKING:
     from serving.metrics import Metrics

@@ -11,8 +11,8 @@ from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
 from serving.endpoints.fields import Identifier, ItemId, UserId
 from serving.errors import RefusedError
 from serving.service import Service
-from serving.state import StoredEvent
 from serving.stores import NewEvent, session_key
+from serving.users.state import StoredEvent
 
 _AHEAD_MS = 3_600_000  # a client's clock may be wrong by an hour
 _Text = Annotated[StrictStr, StringConstraints(max_length=512)]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from serving.answers.question import Answer, Item, Reason, Source
 from serving.endpoints.endpoint import Reply
 from serving.errors import RefusedError
-from serving.question import Answer, Item, Reason, Source
 from serving.service import Service
 
 

@@ -5,12 +5,12 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from raysys.data.times import Duration
+from serving.answers.filters import Filters
+from serving.answers.popularity import DAY, MOST_DAYS
+from serving.answers.question import Question
 from serving.endpoints.endpoint import Body, Call, Endpoint
 from serving.endpoints.fields import Count
 from serving.endpoints.items import ItemList, depth, item_list
-from serving.filters import Filters
-from serving.popularity import DAY, MOST_DAYS
-from serving.question import Question
 
 
 class PopularRequest(Body):

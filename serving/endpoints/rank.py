@@ -2,12 +2,12 @@
 
 from pydantic import StrictBool
 
+from serving.answers.question import Question
 from serving.endpoints.endpoint import Call, Endpoint
 from serving.endpoints.fields import SomeItems
 from serving.endpoints.items import ItemList, check_count, item_list
 from serving.endpoints.recommend import Context, Score
 from serving.endpoints.who import Asker, who
-from serving.question import Question
 
 _EXAMPLE = {"user_id": "42", "items": ["50", "172"]}
 

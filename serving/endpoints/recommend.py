@@ -6,14 +6,14 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool
 
+from serving.answers.filters import Filters
+from serving.answers.question import Question
 from serving.config import MOST_BATCH
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
 from serving.endpoints.fields import Count, Identifier, SomeItems
 from serving.endpoints.items import ItemList, check_count, depth, item_list
 from serving.endpoints.who import Asker, Degraded, who
 from serving.errors import RefusedError
-from serving.filters import Filters
-from serving.question import Question
 from serving.service import Service
 
 _EXAMPLES = {

@@ -1,13 +1,13 @@
 """POST /v1/similar: items that are like an item."""
 
-from serving.encoding import with_history
+from serving.answers.encoding import with_history
+from serving.answers.filters import Filters
+from serving.answers.question import COSINE, Question
 from serving.endpoints.endpoint import Body, Call, Endpoint
 from serving.endpoints.fields import Count, Identifier, ItemId
 from serving.endpoints.items import ItemList, depth, item_list
 from serving.errors import RefusedError
-from serving.filters import Filters
-from serving.question import COSINE, Question
-from serving.state import NOBODY
+from serving.users.state import NOBODY
 
 
 class SimilarRequest(Body):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
 from serving.errors import RefusedError
-from serving.state import StoredEvent
+from serving.users.state import StoredEvent
 
 
 class UserQuery(Body):

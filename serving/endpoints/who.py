@@ -6,13 +6,13 @@ from typing import Literal, Self
 from pydantic import ConfigDict, model_validator
 from pydantic.config import JsonDict
 
-from serving.encoding import with_history
+from serving.answers.encoding import with_history
+from serving.answers.question import Source
 from serving.endpoints.endpoint import Body
 from serving.endpoints.fields import ItemIds, UserId
-from serving.question import Source
 from serving.service import Service
-from serving.state import NOBODY, UserState
 from serving.stores import StoreDownError, session_key
+from serving.users.state import NOBODY, UserState
 
 Degraded = list[Literal["store"]]
 

@@ -10,7 +10,7 @@ from raysys.data.schema import FIRST_ITEM
 from raysys.data.times import Duration
 from raysys.errors import UserError, nearest
 from serving.rules.rule import NO_ITEMS, Rule, RuleFacts
-from serving.state import UserState
+from serving.users.state import UserState
 
 
 class ExcludeRecent(Rule):

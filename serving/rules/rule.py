@@ -8,8 +8,8 @@ import numpy as np
 
 from raysys.component import FrozenConfig
 from raysys.data.dataset import Manifest
-from serving.features import ItemFeatures
-from serving.state import UserState
+from serving.answers.features import ItemFeatures
+from serving.users.state import UserState
 
 NO_ITEMS = np.zeros(0, np.int64)
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from serving.changes import ItemChange
-from serving.state import UserState
+from serving.catalogue.changes import ItemChange
 from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreDownError
+from serving.users.state import UserState
 
 _T = TypeVar("_T")
 _log = logging.getLogger("ray.serve")

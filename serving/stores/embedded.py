@@ -10,10 +10,10 @@ from pydantic import Field
 from pydantic_core import from_json, to_json
 
 from raysys.component import FrozenConfig
-from serving.changes import ItemChange, by_item
-from serving.state import TAG, UserState, joined
+from serving.catalogue.changes import ItemChange, by_item
 from serving.stores.sqlite import Connection, Line
 from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
+from serving.users.state import TAG, UserState, joined
 
 _HISTORY, _OTHER = 0, 1
 _INSERT = """

@@ -13,10 +13,10 @@ from pydantic_core import from_json, to_json
 
 from raysys.component import FrozenConfig
 from raysys.errors import UserError
-from serving.changes import ItemChange, by_item
-from serving.state import TAG, UserState, joined
+from serving.catalogue.changes import ItemChange, by_item
 from serving.stores.scripts import APPEND, ITEMS_SINCE, LOAD, MERGE, PUT_ITEMS
 from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, digest, is_session
+from serving.users.state import TAG, UserState, joined
 
 _VARIABLE = re.compile(r"^env (\w+)$")
 _LOADING_TIMEOUT_S = 30.0  # a pipeline of hundreds of users, on a busy server

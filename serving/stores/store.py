@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import Field
 
 from raysys.component import FrozenConfig
-from serving.changes import ItemChange
-from serving.state import StoredEvent, UserState
+from serving.catalogue.changes import ItemChange
+from serving.users.state import StoredEvent, UserState
 
 _SESSION = "\0session\0"  # begins the key of a session: no log has such a user
 

@@ -13,10 +13,10 @@ from raysys.data.ingest import ingest
 from raysys.data.line import in_process
 from raysys.runs import Run
 from serving.config import ServeConfig
-from serving.gateway import Gateway
-from serving.seeding import seed
+from serving.http.gateway import Gateway
 from serving.service import Service
 from serving.stores import make_store
+from serving.users.seeding import seed
 
 
 @pytest.fixture(scope="session")

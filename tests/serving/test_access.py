@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from raysys.configfile import build
 from raysys.errors import UserError
-from serving import auth
+from serving.access import auth
+from serving.access.keys import SCOPES, add_key, first_key, read_keys, revoke_key, rotate_key
 from serving.checks import check_access
+from serving.commands.keys import app as keys_command
 from serving.config import ServeConfig
 from serving.endpoints import ENDPOINTS
-from serving.gateway import Gateway
-from serving.keys import SCOPES, add_key, first_key, read_keys, revoke_key, rotate_key
-from serving.keys_command import app as keys_command
+from serving.http.gateway import Gateway
 
 BODY = {"user_id": "u1"}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from asgi import call, post
 
-from serving.gateway import Gateway
-from serving.question import Answer
+from serving.answers.question import Answer
+from serving.http.gateway import Gateway
 from serving.replica import Replica
 from serving.worker import ClosedError, Worker, deadline
 

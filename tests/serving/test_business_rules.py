@@ -8,8 +8,8 @@ from test_answers import ask, ids, number
 
 from raysys.errors import UserError
 from serving.config import ServeConfig
-from serving.state import StoredEvent
 from serving.stores import NewEvent
+from serving.users.state import StoredEvent
 
 pytestmark = pytest.mark.thorough
 USERS = [f"u{n}" for n in range(10)]
@@ -104,7 +104,7 @@ def test_what_was_bought_lately_stays_out(shop, serve, tmp_path):
 
     from starlette.testclient import TestClient
 
-    from serving.gateway import Gateway
+    from serving.http.gateway import Gateway
 
     rules = [{"kind": "exclude_recent", "event": "purchase", "within": "30d"}]
     service = serve(shop, tmp_path, k_max=60, rules=rules)
@@ -161,7 +161,7 @@ def test_a_rule_that_is_none_is_refused_in_the_config(rule, told):
 def test_recency_needs_times(tiny_run, serve, tmp_path):
     manifest = tiny_run.manifest.model_copy(update={"time_range": None})
     from raysys.data.vocabulary import Vocabulary
-    from serving.features import ItemFeatures
+    from serving.answers.features import ItemFeatures
     from serving.rules import RuleFacts, make_rules
 
     facts = RuleFacts(manifest, Vocabulary(tiny_run.vocabulary.item_ids), ItemFeatures(tiny_run.catalog))

@@ -17,7 +17,7 @@ from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
 from serving.config import ServeConfig
 from serving.endpoints import ENDPOINTS
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 from serving.replica import Replica
 
 

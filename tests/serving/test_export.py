@@ -24,7 +24,7 @@ from raysys.runs import Run
 from raysys.training.start import resolve
 from serving.export import KINDS
 from serving.export.making import export
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]  # a compiler on a busy machine takes minutes
 

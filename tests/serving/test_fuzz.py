@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from serving.access.keys import SCOPES, add_key
 from serving.endpoints import ENDPOINTS
-from serving.gateway import Gateway
-from serving.keys import SCOPES, add_key
+from serving.http.gateway import Gateway
 
 pytestmark = pytest.mark.thorough
 EXAMPLES = 50

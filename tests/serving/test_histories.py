@@ -11,11 +11,11 @@ from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.evaluation.pair_scores import task_scores
+from serving.answers.encoding import StateEncoder
 from serving.config import ServeConfig
-from serving.encoding import StateEncoder
-from serving.seeding import seed
-from serving.state import NOBODY
 from serving.stores import make_store
+from serving.users.seeding import seed
+from serving.users.state import NOBODY
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import torch
 
 from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
+from serving.answers.retrieval import Retrieval
 from serving.config import ServeConfig
 from serving.index import INDEXES, Allowed, Asked, Products, make_index
 from serving.index.approximate import Approximate, Flat16
 from serving.index.auto import Auto
-from serving.retrieval import Retrieval
 
 pytest.importorskip("faiss")
 pytestmark = pytest.mark.thorough

@@ -17,7 +17,7 @@ from raysys.data.batches import make_queries
 from raysys.data.reader import history_rows
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.evaluation.ranking import ModelScorer, recommend
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 
 pytestmark = pytest.mark.thorough
 

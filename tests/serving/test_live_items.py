@@ -13,7 +13,7 @@ from test_answers import change_items as change
 
 from serving.config import ServeConfig
 from serving.endpoints import ENDPOINTS
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 from serving.replica import Replica
 
 pytestmark = pytest.mark.thorough

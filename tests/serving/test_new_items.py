@@ -15,7 +15,7 @@ from raysys.data.ingest import ingest
 from raysys.data.line import in_process
 from raysys.data.schema import FIRST_ITEM
 from raysys.runs import Run
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 from serving.index import Allowed, Asked, Extended, Products, make_index, search_exactly
 from serving.index.approximate import Approximate
 from serving.index.exact import Exact

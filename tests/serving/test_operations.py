@@ -20,13 +20,13 @@ from starlette.testclient import TestClient
 
 from raysys.configfile import build
 from raysys.errors import UserError
-from serving import auth
+from serving.access import auth
+from serving.access.keys import add_key
 from serving.app import application
 from serving.checks import check_access
 from serving.config import ServeConfig
 from serving.endpoints import ENDPOINTS, Endpoint, Reply
-from serving.gateway import Gateway
-from serving.keys import add_key
+from serving.http.gateway import Gateway
 from serving.replica import Replica
 from serving.stores import StoreDownError
 

@@ -11,10 +11,10 @@ import torch
 
 from raysys.configfile import build, dump_yaml, read_yaml
 from raysys.errors import UserError
+from serving.answers.question import Question
 from serving.app import application, wait_ready
 from serving.checks import settle_port
 from serving.config import Autoscaling, ServeConfig
-from serving.question import Question
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens-100k" / "serve.yaml"
 OTHER = {

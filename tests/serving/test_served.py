@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from raysys.errors import UserError
-from serving.command import served
+from serving.commands.serve import served
 from serving.config import ServeConfig
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from serving.endpoints import Body, Endpoint, Reply
 from serving.endpoints.fields import Count, ItemId, UserId
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 
 PATH = "/v1/recommend"
 JSON = (b"content-type", b"application/json")

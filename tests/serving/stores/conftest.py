@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from serving.config import ServeConfig
-from serving.state import StoredEvent
 from serving.stores import NewEvent, make_store
+from serving.users.state import StoredEvent
 
 
 class RedisServer:

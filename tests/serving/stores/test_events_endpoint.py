@@ -14,7 +14,7 @@ from raysys.data.privacy import key_check, pseudonym
 from raysys.errors import UserError
 from raysys.runs import Run
 from serving.endpoints import ENDPOINTS
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def _pseudonymised(run, folder):
 
 def test_the_row_of_a_user_is_that_of_the_run(tiny_run, serve, tmp_path):
     """The users of the run's dataset are those that the model has vectors for."""
-    from serving.encoding import StateEncoder
+    from serving.answers.encoding import StateEncoder
 
     service = serve(tiny_run, tmp_path)
     with TestClient(Gateway(service)) as client:

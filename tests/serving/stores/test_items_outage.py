@@ -7,7 +7,7 @@ import pytest
 from asgi import post
 
 from serving.config import ServeConfig
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 from serving.service import Service
 
 pytestmark = [pytest.mark.thorough, pytest.mark.process]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.changes import ItemChange
-from serving.state import NOBODY, StoredEvent, pack_user
+from serving.catalogue.changes import ItemChange
 from serving.stores import Loaded, LoadedUser, StoreDownError, session_key
+from serving.users.state import NOBODY, StoredEvent, pack_user
 
 NAMES = ["u1", "", " ", "a b", "ü\U0010ffff", "{x}", "}{", "u:live", "*", "x\0y", "1' OR '1'='1"]
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from raysys.errors import UserError
-from serving.gateway import Gateway
+from serving.http.gateway import Gateway
 from serving.stores import StoreDownError
 
 pytestmark = [pytest.mark.process, pytest.mark.thorough]

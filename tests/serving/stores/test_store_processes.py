@@ -11,13 +11,13 @@ from collections import Counter
 import pytest
 
 from raysys.errors import UserError
-from serving.changes import ItemChange
+from serving.catalogue.changes import ItemChange
 
 pytestmark = [pytest.mark.process, pytest.mark.thorough]
 WRITER = """
 import asyncio, json, sys
 from serving.config import ServeConfig
-from serving.state import StoredEvent
+from serving.users.state import StoredEvent
 from serving.stores import NewEvent, StoreDownError, make_store
 
 async def main(node, name, count):

@@ -13,8 +13,8 @@ from raysys.data.line import in_process
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM
 from serving.config import ServeConfig
-from serving.seeding import seed
 from serving.stores import Loaded
+from serving.users.seeding import seed
 
 
 @pytest.fixture

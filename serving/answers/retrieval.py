@@ -18,20 +18,20 @@ from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import ModelScorer
 from raysys.model.recommender import Encoded
 from raysys.runs import Run
+from serving.answers.encoded import EncodedUsers, query_vectors
+from serving.answers.encoding import StateEncoder
+from serving.answers.explaining import reasons
+from serving.answers.popularity import RecentPopularity
+from serving.answers.question import Answer, Item, Question, Reason
+from serving.answers.ranking import Weights, final_scores, padded
+from serving.answers.sampling import sample_queries
+from serving.answers.shortlist import Searcher, Shortlist
+from serving.answers.slots import Chance, Filled, fill
+from serving.answers.terms import Terms
+from serving.catalogue.live import LiveItems
 from serving.config import AnswerConfig
-from serving.encoded import EncodedUsers, query_vectors
-from serving.encoding import StateEncoder
-from serving.explaining import reasons
 from serving.index import Products, make_index
-from serving.live import LiveItems
-from serving.popularity import RecentPopularity
-from serving.question import Answer, Item, Question, Reason
-from serving.ranking import Weights, final_scores, padded
 from serving.rules import Rule, RuleFacts, make_rules
-from serving.sampling import sample_queries
-from serving.shortlist import Searcher, Shortlist
-from serving.slots import Chance, Filled, fill
-from serving.terms import Terms
 
 _WIDER = 8  # times as many candidates are looked at where rules left too few
 

@@ -14,17 +14,17 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from serving import openapi
-from serving.auth import Guard
+from serving.access.auth import Guard
 from serving.endpoints import ENDPOINTS, Call, Endpoint, Raw, Replica
 from serving.errors import RefusedError, shortened
-from serving.inbound import Inbound, path_value
-from serving.journal import Audit, note_failure, note_fault
+from serving.http import openapi
+from serving.http.inbound import Inbound, path_value
+from serving.http.journal import Audit, note_failure, note_fault
+from serving.http.outbound import Outbound, preflight
+from serving.http.page import page
+from serving.http.refusals import as_refusal
+from serving.http.routes import Route, Routes
 from serving.metrics import Metrics
-from serving.outbound import Outbound, preflight
-from serving.page import page
-from serving.refusals import as_refusal
-from serving.routes import Route, Routes
 from serving.service import Service
 from serving.worker import ClosedError, deadline
 

@@ -10,7 +10,7 @@ from starlette.types import Send
 
 from serving.endpoints import Raw
 from serving.errors import ErrorAnswer, ErrorBody, RefusedError
-from serving.inbound import Inbound
+from serving.http.inbound import Inbound
 
 JSON = "application/json"
 _ASKED = "authorization, content-type, x-api-key, x-deadline-ms, x-request-id"

@@ -5,7 +5,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from serving.outbound import Outbound
+from serving.http.outbound import Outbound
 
 _FOLDER = Path(__file__).parent
 

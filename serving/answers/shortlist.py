@@ -11,12 +11,12 @@ from torch import Tensor
 
 from raysys.data.schema import FIRST_ITEM
 from raysys.runs import Run
-from serving.encoded import EncodedUsers
-from serving.filters import FilterIndex
+from serving.answers.encoded import EncodedUsers
+from serving.answers.filters import FilterIndex
+from serving.answers.popularity import RecentPopularity
+from serving.answers.question import COSINE, Question
+from serving.catalogue.live import LiveItems
 from serving.index import Allowed, Asked, Cosines, Counts, Extended, Index, Scores, search_exactly
-from serving.live import LiveItems
-from serving.popularity import RecentPopularity
-from serving.question import COSINE, Question
 from serving.rules import Rule
 from serving.rules.rule import NO_ITEMS
 

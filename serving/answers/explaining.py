@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raysys.data.batches import History
 from raysys.data.vocabulary import Vocabulary
-from serving.question import Reason
+from serving.answers.question import Reason
 
 _MOST = 3  # reasons of an item
 

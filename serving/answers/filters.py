@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from serving.answers.features import ItemFeatures
 from serving.errors import RefusedError
-from serving.features import ItemFeatures
 from serving.index.allowed import Allowed
 
 _KEPT = 32  # filters whose items are remembered

@@ -23,8 +23,8 @@ from raysys.errors import UserError
 from raysys.progress import console, stage
 from raysys.runs import Run
 from serving.config import ServeConfig
-from serving.state import pack_user
 from serving.stores import Loaded, LoadedUser, Store, StoreDownError, make_store
+from serving.users.state import pack_user
 
 _USERS_AT_A_TIME = 4096
 _SAY_EVERY_S = 10.0

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from serving.live import LiveItems, Overlay
+from serving.catalogue.live import LiveItems, Overlay
 from serving.stores import Store, StoreDownError
 
 _log = logging.getLogger("ray.serve")

@@ -26,7 +26,7 @@ def add(
     root: Root = None,
 ) -> None:
     """Make a key and print it, this once; the file keeps its hash. Running replicas know it within two seconds."""
-    from serving.keys import add_key, checked_scopes
+    from serving.access.keys import add_key, checked_scopes
 
     print(add_key(_file(place, root), name, checked_scopes(scope or ["read"]), rate, burst, days))
 
@@ -37,7 +37,7 @@ def list_keys(place: Place, root: Root = None, json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from serving.keys import read_keys
+    from serving.access.keys import read_keys
 
     keys = read_keys(_file(place, root)).keys
     if json:
@@ -55,7 +55,7 @@ def list_keys(place: Place, root: Root = None, json: AsJson = False) -> None:
 def revoke(place: Place, key: KeyId, root: Root = None) -> None:
     """Take a key back; running replicas refuse it within two seconds."""
     from raysys.progress import console
-    from serving.keys import revoke_key
+    from serving.access.keys import revoke_key
 
     revoke_key(_file(place, root), key)
     console.print(f"  revoked {key}", markup=False)
@@ -69,7 +69,7 @@ def rotate(
     root: Root = None,
 ) -> None:
     """Make a new key like an old one and print it, this once; the old one expires after the overlap."""
-    from serving.keys import rotate_key
+    from serving.access.keys import rotate_key
 
     print(rotate_key(_file(place, root), key, timedelta(hours=overlap_hours)))
 

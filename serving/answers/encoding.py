@@ -9,7 +9,7 @@ from raysys.data.columns import Values
 from raysys.data.reader import UserRows
 from raysys.data.schema import FIRST_ITEM, PAD, UNKNOWN, Split
 from raysys.runs import Run
-from serving.state import TAG, StoredEvent, UserState
+from serving.users.state import TAG, StoredEvent, UserState
 
 
 class StateEncoder:

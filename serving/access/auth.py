@@ -13,8 +13,8 @@ from pydantic import Field
 
 from raysys.component import FrozenConfig
 from raysys.errors import UserError
+from serving.access.keys import Key, KeyFile, Scope, read_keys, split_key
 from serving.errors import RefusedError
-from serving.keys import Key, KeyFile, Scope, read_keys, split_key
 
 _log = logging.getLogger("ray.serve")
 _LOOK_EVERY_S = 1.0

@@ -16,8 +16,8 @@ from torch import Tensor
 from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM, NUMBER_PREFIX, UNKNOWN
 from raysys.errors import UserError
 from raysys.runs import Run
-from serving.changes import WITHDRAWN, FieldValue, ItemChange
-from serving.features import NOTHING_CHANGED, Changed, ItemFeatures
+from serving.answers.features import NOTHING_CHANGED, Changed, ItemFeatures
+from serving.catalogue.changes import WITHDRAWN, FieldValue, ItemChange
 from serving.index import Allowed
 
 _log = logging.getLogger("ray.serve")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from serving.endpoints import Endpoint
 from serving.errors import RefusedError, shortened
-from serving.inbound import Inbound
+from serving.http.inbound import Inbound
 
 
 @dataclass(frozen=True, slots=True)

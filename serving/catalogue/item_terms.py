@@ -8,7 +8,7 @@ import pyarrow as pa
 from raysys.data.features import TEXT_PREFIX
 from raysys.data.schema import CATEGORY_PREFIX, NUMBER_PREFIX
 from raysys.errors import nearest
-from serving.changes import FieldValue
+from serving.catalogue.changes import FieldValue
 from serving.errors import RefusedError
 
 _KINDS = {CATEGORY_PREFIX: "categories", NUMBER_PREFIX: "numbers", TEXT_PREFIX: "texts"}

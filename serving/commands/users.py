@@ -42,7 +42,7 @@ def load(
     A load that was interrupted is begun anew by calling it again. Replicas may answer meanwhile.
     """
     from raysys.data.dataset import Dataset
-    from serving.seeding import load_users
+    from serving.users.seeding import load_users
 
     found = _found(source, root)
     dataset = Dataset.open(found.dataset)
@@ -139,7 +139,7 @@ def _found(source: str, root: str | None) -> _Source:
 
 
 def _name(source: _Source, user_id: str) -> str:
-    from serving.identity import Identity
+    from serving.users.identity import Identity
 
     return Identity(source.manifest).name(user_id)
 

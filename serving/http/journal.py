@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from serving.auth import KeyRing
+from serving.access.auth import KeyRing
 
 _log = logging.getLogger("ray.serve")
 _UNWRITTEN = 429  # a line for each would cost most when there is least to spare; metrics count them

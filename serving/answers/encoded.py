@@ -11,8 +11,8 @@ from raysys.data.batches import Columns, History, make_queries
 from raysys.data.schema import Split
 from raysys.model.recommender import Encoded
 from raysys.tasks.multitask import MultiTask
-from serving.encoding import StateEncoder
-from serving.question import Question
+from serving.answers.encoding import StateEncoder
+from serving.answers.question import Question
 
 
 class EncodedUsers:

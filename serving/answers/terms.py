@@ -7,10 +7,10 @@ from raysys.errors import UserError, nearest
 from raysys.runs import Run
 from raysys.tasks.bundle import Bundle
 from raysys.tasks.item_pairs import ItemPairs
+from serving.answers.filters import FilterIndex
+from serving.answers.question import COSINE
+from serving.catalogue.live import LiveItems
 from serving.errors import RefusedError
-from serving.filters import FilterIndex
-from serving.live import LiveItems
-from serving.question import COSINE
 
 
 class Terms:

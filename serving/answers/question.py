@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serving.filters import Conditions
-from serving.state import NOBODY, UserState
+from serving.answers.filters import Conditions
+from serving.users.state import NOBODY, UserState
 
 Source = Literal["user", "session", "history", "popularity"]
 Rules = Literal["all", "allowed", "none"]

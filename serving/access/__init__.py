@@ -1,0 +1,1 @@
+"""Who may ask: keys, what they allow, and the certificate."""
