@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysys.data.batches import Queries
+from raysys.data.batches import History, Queries
 from raysys.data.schema import FIRST_ITEM, PAD
 from raysys.evaluation.selection import top_columns
+from raysys.model.recommender import Encoded
 from raysys.tasks.multitask import MultiTask
+from raysys.tasks.task import Retrieves
 
 _BLOCK_SCORES = {"cpu": 1 << 20}  # 4 MiB of scores: they are selected from while they are in the cache
 _BLOCK_SCORES_ELSEWHERE = 1 << 26  # 256 MiB
@@ -65,14 +67,22 @@ class ModelScorer:
     @torch.inference_mode()
     def ask(self, queries: Queries) -> Tensor:
         """Encode the histories, and return query vectors [B, D]."""
-        history, anchor_B = self.retriever.ask(queries.history, queries.anchor_B)
-        encoded = self.network.recommender(history)
-        return self.retriever.query(encoded, anchor_B.unsqueeze(1)).squeeze(1)
+        return query_vectors(self.network, self.retriever, queries.history, queries.anchor_B)
 
     @torch.inference_mode()
     def block(self, asked: Tensor, start: int, stop: int) -> Tensor:
         """Multiply the queries with the vectors of some items."""
         return asked @ self.table_VD[start:stop].T
+
+
+def query_vectors(
+    network: MultiTask, retriever: Retrieves, history: History, anchor_B: Tensor, encoded: Encoded | None = None
+) -> Tensor:
+    """Return what a retrieving task asks with after histories [B, D]; what is `encoded` is not encoded again."""
+    asking, anchor_B = retriever.ask(history, anchor_B)
+    if encoded is None or asking is not history:
+        encoded = network.recommender(asking)
+    return retriever.query(encoded, anchor_B.unsqueeze(1)).squeeze(1)
 
 
 class Among:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysys.data.batches import Columns, History, make_queries
+from raysys.data.batches import Columns, make_queries
 from raysys.data.schema import Split
+from raysys.evaluation.ranking import query_vectors
 from raysys.model.recommender import Encoded
 from raysys.tasks.multitask import MultiTask
 from serving.answers.encoding import StateEncoder
@@ -39,7 +40,7 @@ class EncodedUsers:
         """Return what a retrieving task asks with, [B, D]."""
         if task not in self._vectors:
             asking = (self.queries.history, self.queries.anchor_B, self.encoded)
-            self._vectors[task] = query_vectors(self._network, task, *asking)
+            self._vectors[task] = query_vectors(self._network, self._network.retriever(task), *asking)
         return self._vectors[task]
 
     @cached_property
@@ -58,12 +59,3 @@ class EncodedUsers:
             {name: torch.from_numpy(own).unsqueeze(1) for name, own in values.numbers.items()},
             {name: torch.from_numpy(own).long().unsqueeze(1) for name, own in values.categories.items()},
         )
-
-
-def query_vectors(network: MultiTask, task: str, history: History, anchor_B: Tensor, encoded: Encoded) -> Tensor:
-    """Return what a retrieving task asks with [B, D] after histories, which are encoded already."""
-    retriever = network.retriever(task)
-    asking, anchor_B = retriever.ask(history, anchor_B)
-    if asking is not history:
-        encoded = network.recommender(asking)
-    return retriever.query(encoded, anchor_B.unsqueeze(1)).squeeze(1)

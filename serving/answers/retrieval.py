@@ -15,10 +15,10 @@ from torch import Tensor
 from raysys.data.batches import Columns, History
 from raysys.data.schema import FIRST_ITEM, PAD
 from raysys.evaluation.pair_scores import task_scores
-from raysys.evaluation.ranking import ModelScorer
+from raysys.evaluation.ranking import ModelScorer, query_vectors
 from raysys.model.recommender import Encoded
 from raysys.runs import Run
-from serving.answers.encoded import EncodedUsers, query_vectors
+from serving.answers.encoded import EncodedUsers
 from serving.answers.encoding import StateEncoder
 from serving.answers.explaining import reasons
 from serving.answers.popularity import RecentPopularity
@@ -222,7 +222,7 @@ class Retrieval:
         def score(history: History, anchor_N: Tensor) -> np.ndarray:
             encoded = self._network.recommender(history)
             task = question.task or self._searcher.main
-            queries_ND = query_vectors(self._network, task, history, anchor_N, encoded)
+            queries_ND = query_vectors(self._network, self._network.retriever(task), history, anchor_N, encoded)
             retrieved_NK = self._searcher.retrieved(queries_ND, found.items_K)
             if weights is None:
                 return retrieved_NK[:, places]
