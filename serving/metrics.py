@@ -1,11 +1,6 @@
 """The numbers of one replica, for Prometheus. Labels name endpoints, codes and runs: never users, items or keys."""
 
-from typing import TYPE_CHECKING
-
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-if TYPE_CHECKING:
-    from serving.service import Service
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -54,10 +49,10 @@ class Metrics:
         self._sizes.observe(size)
         self._model.observe(seconds)
 
-    def text(self, service: "Service | None") -> bytes:
-        """Return all numbers in the text format of Prometheus."""
+    def text(self, run_id: str | None, waiting: int) -> bytes:
+        """Return all numbers in the text format of Prometheus, with the run that answers and what waits for it now."""
         self._run.clear()
-        if service is not None:
-            self._run.labels(service.run_id).set(1)
-            self._waiting.set(service.num_waiting)
+        if run_id is not None:
+            self._run.labels(run_id).set(1)
+        self._waiting.set(waiting)
         return generate_latest(self._registry)
