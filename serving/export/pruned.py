@@ -76,7 +76,7 @@ def _cut(whole: Mapping[str, Tensor], smaller: Mapping[str, Tensor], rows_K: Ten
     found = {}
     for name, tensor in whole.items():
         own = smaller[name].shape
-        if tensor.shape == own or not smaller[name].numel():  # what takes its size from what is loaded
+        if tensor.shape == own or not own[0]:  # without rows: takes its size from what is loaded
             found[name] = tensor
             continue
         cut = tensor[rows_K]
