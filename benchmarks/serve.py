@@ -157,7 +157,7 @@ def _process(command: list[str]) -> Iterator[str]:
     port = free_port()
     env = {**os.environ, **peers.ONE_THREAD, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([*command, str(port)], env=env, start_new_session=True, stderr=log)
+        process = subprocess.Popen([*command, str(port)], env=env, start_new_session=True, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"
         try:
             if not _answers(url, process):

@@ -1,7 +1,6 @@
 """One replica: the gateway and the service behind it. Ray Serve calls it by method names; ray itself is not needed."""
 
 import logging
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,15 +9,12 @@ from serving.http.gateway import Gateway
 from serving.service import Service
 
 _log = logging.getLogger("ray.serve")
-_SWITCH_S = 0.0001
 
 
 class Replica:
     """Holds the gateway for its whole life, and the service until the next one has loaded."""
 
     def __init__(self) -> None:
-        # The model's thread gives Python up at every operation. Under load it would wait 5 ms for it each time.
-        sys.setswitchinterval(_SWITCH_S)
         self._gateway = Gateway(names_answers=False)
 
     def __serve_build_asgi_app__(self) -> Gateway:
