@@ -14,8 +14,6 @@ from tuning.distribution import Params
 
 NUMBER = "number"
 """Attribute of trials: the search's own number, which a trial keeps when it goes on as another one of Optuna's."""
-
-
 _MOST_REFUSED = 10
 
 
