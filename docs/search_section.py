@@ -21,7 +21,7 @@ def replays(found: Mapping[str, Any]) -> str:
         for name, one in searches.items()
     ]
     areas = [
-        f"| {pair} | {name} | {_both(shares)} | {statistics.fmean(share <= _FEW for share in shares):.0%} |"
+        f"| {pair} | {name} | {_both(shares)} | {statistics.fmean(share <= _FEW for share in shares) * 100:.0f} % |"
         for pair, searches in found["several"].items()
         for name, shares in searches.items()
     ]
@@ -40,9 +40,9 @@ example's own configuration is {ranks}.
 {chr(10).join(lines)}
 
 Of two metrics together, trials until 95 % of the area that the table covers above its worst values, as shares of its
-trials, and how many seeds are there within {_FEW:.0%} of them:
+trials, and how many seeds are there within {_FEW * 100:.0f} % of them:
 
-| metrics | search | trials to 95 % of the area | seeds within {_FEW:.0%} |
+| metrics | search | trials to 95 % of the area | seeds within {_FEW * 100:.0f} % |
 |---|---|---|---|
 {chr(10).join(areas)}
 
