@@ -26,7 +26,7 @@ from serving.http.refusals import as_refusal
 from serving.http.routes import Route, Routes
 from serving.metrics import Metrics
 from serving.service import Service
-from serving.worker import ClosedError, deadline
+from serving.waiting import ClosedError, deadline
 
 _OPEN_PATHS = ("/docs", "/openapi.json")
 

@@ -203,7 +203,7 @@ def test_no_log_and_no_metric_names_users_or_keys(guarded, tmp_path, caplog, mon
     guarded.delete(f"/v1/forgotten/{SECRET_USER}", headers=headers)
     guarded.delete("/v1/forgotten/bad", headers=headers)
     guarded.request(SECRET_USER, "/v1/recommend", headers=headers)
-    monkeypatch.setattr(guarded.app.service.retrieval, "answers", fail)
+    monkeypatch.setattr(guarded.app.service.answerer.retrieval, "answers", fail)
     failed = guarded.post("/v1/recommend", json={"user_id": SECRET_USER}, headers=headers)
     assert failed.status_code == 500
     assert SECRET_USER not in failed.text

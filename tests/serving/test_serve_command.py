@@ -67,7 +67,7 @@ def test_ray_serve_takes_the_description(tiny_run):
 def test_threads_are_those_of_the_model(tiny_run, serve, tmp_path, monkeypatch):
     for threads in (1, 2):
         service = serve(tiny_run, tmp_path, threads=threads)
-        monkeypatch.setattr(service.retrieval, "answers", lambda questions: [torch.get_num_threads()])
+        monkeypatch.setattr(service.answerer.retrieval, "answers", lambda questions: [torch.get_num_threads()])
         assert asyncio.run(service.answer(Question())) == threads
 
 
