@@ -7,6 +7,7 @@ replicas in place, where `serve.run` restarts them (docs/decisions/0006-serve-de
 import contextlib
 import io
 import json
+import os
 import re
 import ssl
 import time
@@ -104,6 +105,7 @@ def served(run_path: str, config: ServeConfig) -> Iterator[str]:
     with cluster.connected():
         _refuse_second_application()
         _refuse_far_store(config)
+        _refuse_missing_gpu(config)
         try:
             with stage(f"serve {run.record.run_id}") as remarks:
                 url = deploy(run, config)
@@ -186,6 +188,16 @@ def _refuse_far_store(config: ServeConfig) -> None:
             f"store: embedded is a file of one machine, but Ray has {len(nodes)} nodes; take kind: redis, which all "
             "replicas share (docs/serving-state.md)"
         )
+
+
+def _refuse_missing_gpu(config: ServeConfig) -> None:
+    """A Ray of our own gets no GPU later, and would wait for one."""
+    import ray
+
+    wanted = config.scorer.num_gpus * config.scorer.autoscaling.min_replicas if config.scorer else 0
+    there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    if wanted > there and "RAY_ADDRESS" not in os.environ:
+        raise UserError(f"scorer.num_gpus: {wanted:g} GPUs are wanted, and Ray has {there:g}; give num_gpus: 0")
 
 
 def _state() -> tuple[str, str]:

@@ -105,7 +105,7 @@ class Gateway:
         except Exception as error:
             refusal = as_refusal(error)
             if refusal.status == 500:
-                note_fault(inbound.request_id, error)
+                note_fault(f"request {inbound.request_id}", error)
             trace.code = refusal.code
             response = Outbound.refusal(refusal, inbound.request_id)
         self._note(inbound, trace, response.status, time.perf_counter() - began)

@@ -15,6 +15,7 @@ from serving.answers.question import Answer, Question
 from serving.catalogue.changes import Fields
 from serving.config import ReplicaConfig
 from serving.errors import RefusedError
+from serving.http.journal import note_fault
 from serving.metrics import Metrics
 from serving.scoring.answerer import About
 from serving.scoring.device import find_device
@@ -22,7 +23,7 @@ from serving.scoring.model import Model
 from serving.scoring.scorers import Scored
 from serving.service import Service
 from serving.stores import Store, StoreDownError
-from serving.waiting import ClosedError, LateError
+from serving.waiting import LateError
 
 _log = logging.getLogger("ray.serve")
 _KEPT_S = 60.0  # how long a run that is no longer configured answers those who still ask it
@@ -41,10 +42,10 @@ class Scorer:
         Raises:
             UserError: torch sees none.
         """
+        self._services: dict[str, asyncio.Task[Service]] = {}
         self._device = find_device(wants_gpu)
         self._store: Store | None = None
         self._metrics = _Untold()
-        self._services: dict[str, asyncio.Task[Service]] = {}
         self._asked: dict[str, float] = {}
         self._configured: str | None = None
 
@@ -83,7 +84,7 @@ class Scorer:
         refusal = await self.count_days(told) if any(question.days for question in questions) else None
         untils = [now + seconds for seconds in remaining]
         outcomes = await _outcomes(service, questions, untils, refusal)
-        return Scored([_portable(one) for one in outcomes], self._metrics.told())
+        return Scored(_portable(outcomes), self._metrics.told())
 
     async def count_days(self, told: str) -> Exception | None:
         """See Remote."""
@@ -178,9 +179,16 @@ async def _outcomes(
     return [next(found) if is_in else refusal for is_in in is_asked]  # type: ignore[misc]
 
 
-def _portable(outcome: Answer | BaseException) -> Answer | Exception:
-    """Return what can be sent; a fault is logged here, and sent without its text."""
-    if isinstance(outcome, Answer | LateError | ClosedError | RefusedError):
-        return outcome
-    _log.error("a batch failed", exc_info=outcome)
-    return ScorerFaultError(type(outcome).__name__)
+def _portable(outcomes: Sequence[Answer | BaseException]) -> list[Answer | Exception]:
+    """Return what can be sent; faults are logged here, once for a batch, and sent without their texts."""
+    sent: list[Answer | Exception] = []
+    noted: BaseException | None = None
+    for one in outcomes:
+        if isinstance(one, Answer | LateError | RefusedError):
+            sent.append(one)
+            continue
+        if one is not noted:
+            note_fault("a batch", one)
+            noted = one
+        sent.append(ScorerFaultError(type(one).__name__))
+    return sent

@@ -209,7 +209,7 @@ def test_no_log_and_no_metric_names_users_or_keys(guarded, tmp_path, caplog, mon
     assert SECRET_USER not in failed.text
     log = "\n".join(own_log(caplog))
     assert "ValueError" in log
-    assert "answers = self._answer(" in log, "where it happened is told"
+    assert "outcomes = self._answer(" in log, "where it happened is told"
     written = log + guarded.get("/metrics", headers=headers).text + (tmp_path / "audit.jsonl").read_text()
     for secret in (SECRET_USER, key, key.split("_", 2)[2]):
         assert secret not in written
