@@ -18,14 +18,12 @@ from raysys.runs import Run
 from serving.answers.encoded import EncodedUsers
 from serving.answers.encoding import StateEncoder, with_history
 from serving.answers.question import Question
-from serving.config import AnswerConfig
 from serving.http.gateway import Gateway
 from serving.index import Asked, Products
 from serving.scoring import scorer as scorers
 from serving.scoring.device import find_device
 from serving.scoring.scorer import Scorer
 from serving.service import Service
-from serving.stores import make_store
 from serving.users.state import NOBODY
 
 pytestmark = pytest.mark.thorough
