@@ -136,11 +136,11 @@ class Scorer:
     async def _load(self, told: str) -> Service:
         try:
             service = await Service.load(json.loads(told), self._store, self._metrics, device=self._device)
+            self._store = service.store
+            await service.items.start()
         except BaseException:
             del self._services[told]  # whoever asks next tries again
             raise
-        self._store = service.store
-        await service.items.start()
         asyncio.get_running_loop().call_later(_KEPT_S, self._let_go)
         return service
 
@@ -149,6 +149,7 @@ class Scorer:
         others = [told for told in self._services if told != self._configured and self._services[told].done()]
         for told in others:
             if time.monotonic() - self._asked[told] >= _KEPT_S:
+                del self._asked[told]
                 self._services.pop(told).result().close()
             else:
                 asyncio.get_running_loop().call_later(_KEPT_S, self._let_go)

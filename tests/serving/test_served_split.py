@@ -1,5 +1,6 @@
 """The real Ray Serve with scorers of their own: asked, killed, healed, and changed to another run."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from serving.config import ServeConfig
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 BODY = {"history": ["i3"], "k": 3}
-SPLIT = {"access": {"enabled": False}, "num_cpus": 0.5, "scorer": {"num_cpus": 0.5}}
+SPLIT = {"access": {"enabled": False}, "autoscaling": {"max_replicas": 1}, "scorer": {}}
 
 
 def processes(name):
@@ -46,7 +47,10 @@ class Asking(threading.Thread):
                     assert "retry-after" in reply.headers
                     time.sleep(0.05)
 
-    def end(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
         self._stop.set()
         self.join(60)
 
@@ -70,17 +74,16 @@ def test_scorers_answer_die_heal_and_change_their_run(tiny_run, orphan_run):
 
 
 def _heals(client, url, scorer):
-    asking = [Asking(url) for _ in range(4)]
-    time.sleep(0.5)
-    scorer.kill()
-    ends = time.monotonic() + 120
-    while client.get("/readyz").status_code == 200:
-        assert time.monotonic() < ends, "its end was not noticed"
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < ends, "not healed"
-        time.sleep(0.2)
-    for one in asking:
-        one.end()
+    with contextlib.ExitStack() as stack:
+        asking = [stack.enter_context(Asking(url)) for _ in range(4)]
+        time.sleep(0.5)
+        scorer.kill()
+        ends = time.monotonic() + 120
+        while client.get("/readyz").status_code == 200:
+            assert time.monotonic() < ends, "its end was not noticed"
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < ends, "not healed"
+            time.sleep(0.2)
     statuses, codes = (sum((getattr(one, name) for one in asking), Counter()) for name in ("statuses", "codes"))
     assert set(statuses) <= {200, 503}, (statuses, codes)
     assert set(codes) <= {"scorers_down"}
@@ -91,11 +94,10 @@ def _heals(client, url, scorer):
 def _changes(client, url, run, other):
     from serving import app
 
-    asking = Asking(url)
-    app.deploy(other, ServeConfig(port=int(url.rpartition(":")[2]), **SPLIT))
-    app.wait_ready(url, other.record.run_id, 60)
-    time.sleep(0.5)
-    asking.end()
+    with Asking(url) as asking:
+        app.deploy(other, ServeConfig(port=int(url.rpartition(":")[2]), **SPLIT))
+        app.wait_ready(url, other.record.run_id, 60)
+        time.sleep(0.5)
     assert set(asking.statuses) == {200}, "no request fails while runs change"
     assert set(asking.runs) == {run.record.run_id, other.record.run_id}
     assert client.get("/healthz").json()["run_id"] == other.record.run_id
