@@ -121,10 +121,11 @@ class Line:
         self._waiting.clear()
         return everything
 
-    def done(self, seconds: float) -> None:
-        """Note that a taker has answered its batch, and how long that took."""
-        before = self._batch_seconds or seconds
-        self._batch_seconds = before + _NEWEST_WEIGHS * (seconds - before)
+    def done(self, seconds: float | None) -> None:
+        """Note that a taker is free again, and how long its batch took; None where that tells nothing of others."""
+        if seconds is not None:
+            before = self._batch_seconds or seconds
+            self._batch_seconds = before + _NEWEST_WEIGHS * (seconds - before)
         self.num_busy -= 1
 
 

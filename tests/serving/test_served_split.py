@@ -32,12 +32,12 @@ class Asking(threading.Thread):
     def __init__(self, url):
         super().__init__(daemon=True)
         self.statuses, self.runs, self.codes = Counter(), Counter(), Counter()
-        self._url, self._stop = url, threading.Event()
+        self._url, self._end = url, threading.Event()
         self.start()
 
     def run(self):
         with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._stop.is_set():
+            while not self._end.is_set():
                 reply = client.post("/v1/recommend", json=BODY)
                 self.statuses[reply.status_code] += 1
                 if reply.status_code == 200:
@@ -51,7 +51,7 @@ class Asking(threading.Thread):
         return self
 
     def __exit__(self, *error):
-        self._stop.set()
+        self._end.set()
         self.join(60)
 
 

@@ -287,6 +287,8 @@ def test_while_no_scorer_is_there_everybody_is_told_so_soon(config):
         assert sorted(task.done() for task in looks) == [False, True, True], "one finds out, the others need not wait"
         piped.there.set()
         assert sorted([(await task).status for task in looks]) == [200, 503, 503]
+        crowd = await asyncio.gather(*(post(gateway, RECOMMEND, BODY) for _ in range(6)))
+        assert {one.status for one in crowd} == {200}, "that it took long to find nobody counts no more"
         assert (await call(gateway, "GET", "/readyz")).status == 200
 
     asyncio.run(scenario())
