@@ -7,6 +7,7 @@ replicas in place, where `serve.run` restarts them (docs/decisions/0006-serve-de
 import contextlib
 import io
 import json
+import os
 import re
 import ssl
 import time
@@ -22,45 +23,69 @@ from raysys.progress import stage
 from raysys.runs import Run
 from serving import frontend
 from serving.checks import check_access, check_run, settle_port
-from serving.config import ServeConfig
+from serving.config import ScorerConfig, ServeConfig
+from serving.scoring.scorers import AT_ONCE
 from serving.users.seeding import seed
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
 APPLICATION = "recommender"
-DEPLOYMENT = "Replica"
+DEPLOYMENT, SCORER = "Replica", "Scorer"
 _LOOK_BACK_S = 11.0  # load is averaged over this; Ray wants more than the 10 s between its measurements
 _POLL_S = 0.2
 
 
 def build(args: dict[str, Any]) -> "Application":
-    """Make what `import_path` names. Whatever varies comes as `user_config`: other args would restart the replicas."""
+    """Make what `import_path` names: with args, those of a Scorer, the model is in processes of its own.
+
+    Whatever varies comes as `user_config`: other args would restart the replicas.
+    """
     from ray import serve
 
     from serving.replica import Replica
+    from serving.scoring.scorer import Scorer
 
     deployment = serve.deployment(name=DEPLOYMENT)(serve.ingress()(Replica))
-    return deployment.bind()
+    if not args:
+        return deployment.bind()
+    return deployment.bind(serve.deployment(name=SCORER)(Scorer).bind(**args))
 
 
 def application(run: Run, config: ServeConfig) -> dict[str, Any]:
     """Describe the application in the form of Ray Serve's config files and REST interface."""
-    scaling = config.autoscaling
-    deployment = {
+    user_config = config.replica(str(run.path.absolute())).model_dump()
+    replicas = {
         "name": DEPLOYMENT,
-        "user_config": config.replica(str(run.path.absolute())).model_dump(),
+        "user_config": user_config,
         # Above what a replica lets wait: it refuses at once and says when to come again, which Ray does not.
         "max_ongoing_requests": 2 * (config.limits.waiting + config.limits.batch),
         "ray_actor_options": {"num_cpus": config.num_cpus},
-        "autoscaling_config": {**scaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
+        "autoscaling_config": {**config.autoscaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
     }
+    described: dict[str, Any] = {"name": APPLICATION, "route_prefix": "/", "import_path": "serving.app:build"}
+    if config.scorer is None:
+        described["deployments"] = [replicas]
+    else:
+        described["args"] = {"wants_gpu": config.scorer.num_gpus > 0}
+        described["deployments"] = [replicas, _scorers(config.scorer, config.autoscaling.max_replicas, user_config)]
     return {
         "http_options": frontend.http_options(config),
         "logging_config": {"enable_access_log": False},  # a line for every request costs a part of the throughput
-        "applications": [
-            {"name": APPLICATION, "route_prefix": "/", "import_path": "serving.app:build", "deployments": [deployment]}
-        ],
+        "applications": [described],
+    }
+
+
+def _scorers(config: ScorerConfig, num_replicas: int, user_config: dict[str, Any]) -> dict[str, Any]:
+    scaling = config.autoscaling
+    return {
+        "name": SCORER,
+        "user_config": user_config,
+        # Never the bound: replicas have their own, and questions after health must not wait.
+        "max_ongoing_requests": 4 * num_replicas * AT_ONCE * scaling.max_replicas,
+        "ray_actor_options": {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
+        "autoscaling_config": {**scaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
+        "rolling_update_percentage": 1.0,  # all load another run at the same time, answering by the old one meanwhile
     }
 
 
@@ -80,6 +105,7 @@ def served(run_path: str, config: ServeConfig) -> Iterator[str]:
     with cluster.connected():
         _refuse_second_application()
         _refuse_far_store(config)
+        _refuse_missing_gpu(config)
         try:
             with stage(f"serve {run.record.run_id}") as remarks:
                 url = deploy(run, config)
@@ -162,6 +188,16 @@ def _refuse_far_store(config: ServeConfig) -> None:
             f"store: embedded is a file of one machine, but Ray has {len(nodes)} nodes; take kind: redis, which all "
             "replicas share (docs/serving-state.md)"
         )
+
+
+def _refuse_missing_gpu(config: ServeConfig) -> None:
+    """A Ray of our own gets no GPU later, and would wait for one."""
+    import ray
+
+    wanted = config.scorer.num_gpus * config.scorer.autoscaling.min_replicas if config.scorer else 0
+    there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    if wanted > there and "RAY_ADDRESS" not in os.environ:
+        raise UserError(f"scorer.num_gpus: {wanted:g} GPUs are wanted, and Ray has {there:g}; give num_gpus: 0")
 
 
 def _state() -> tuple[str, str]:

@@ -45,6 +45,25 @@ class Autoscaling(FrozenConfig):
         return self
 
 
+class ScorerScaling(Autoscaling):
+    """How many scorers answer. A new one loads the run and builds the index before it answers."""
+
+    max_replicas: int = Field(1, ge=1)
+    """Most scorers under load; each takes the `num_cpus` and `num_gpus` of a scorer."""
+    target_ongoing_requests: float = Field(1.5, gt=0)
+    """Batches in flight per scorer that are aimed at; a replica has at most 2 for each of `max_replicas`."""
+
+
+class ScorerConfig(FrozenConfig):
+    """Processes that have the model, so that replicas need none: network and index, once for many replicas."""
+
+    num_gpus: float = Field(0.0, ge=0)
+    """GPUs that Ray reserves for each scorer; with any, network and item vectors are on it."""
+    num_cpus: float = Field(1.0, gt=0)
+    """CPUs that Ray reserves for each scorer."""
+    autoscaling: ScorerScaling = ScorerScaling()
+
+
 class Limits(FrozenConfig):
     """How much a replica takes on."""
 
@@ -106,6 +125,8 @@ class ServeConfig(AnswerConfig):
     start_timeout_s: float = Field(300.0, gt=0)
     """Seconds after which an application that does not become ready is given up."""
     autoscaling: Autoscaling = Autoscaling()
+    scorer: ScorerConfig | None = None
+    """Answer by a model in processes of its own; null has it in every replica."""
     tls: Tls | None = None
     """Answer by https; null answers by http."""
 
@@ -128,7 +149,7 @@ class ServeConfig(AnswerConfig):
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""
         own = {name: getattr(self, name) for name in AnswerConfig.model_fields}
-        return ReplicaConfig(run=run, **own)
+        return ReplicaConfig(run=run, scorers=self.scorer.autoscaling.max_replicas if self.scorer else 0, **own)
 
 
 def is_loopback(host: str) -> bool:
@@ -144,3 +165,5 @@ class ReplicaConfig(AnswerConfig):
 
     run: str
     """Directory of the run."""
+    scorers: int = 0
+    """Most scorers that answer for all replicas; 0 where each replica answers itself."""

@@ -30,6 +30,9 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
+    def __reduce__(self) -> tuple[type["RefusedError"], tuple[int, str, str, dict[str, str]]]:
+        return RefusedError, (self.status, self.code, self.message, self.headers)
+
 
 def shortened(value: object) -> str:
     """Return a wrong value as a message repeats it: from the start of it."""

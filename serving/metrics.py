@@ -26,6 +26,13 @@ class Metrics:
         )
         self._sizes = Histogram("raysys_model_batch_size", "Questions answered at once.", buckets=_SIZES, registry=own)
         self._model = Histogram("raysys_model_seconds", "Of the model, for a batch.", buckets=_SECONDS, registry=own)
+        self._scored = Histogram(
+            "raysys_scorer_seconds",
+            "From sending a batch to a scorer to its answers.",
+            ["answered"],
+            buckets=_SECONDS,
+            registry=own,
+        )
         self._store_failures = Counter("raysys_store_failures", "Requests that failed with the store.", registry=own)
         self._degraded = Counter("raysys_degraded", "Answers made without the store.", registry=own)
         self._waiting = Gauge("raysys_waiting_questions", "Questions that wait for the model.", registry=own)
@@ -48,6 +55,10 @@ class Metrics:
         """Count a batch of the model."""
         self._sizes.observe(size)
         self._model.observe(seconds)
+
+    def scored(self, seconds: float, answered: bool) -> None:
+        """Count a batch that was sent to a scorer."""
+        self._scored.labels(str(answered).lower()).observe(seconds)
 
     def text(self, run_id: str | None, waiting: int) -> bytes:
         """Return all numbers in the text format of Prometheus, with the run that answers and what waits for it now."""

@@ -1,12 +1,16 @@
-"""One replica: the gateway and the service behind it. Ray Serve calls it by method names; ray itself is not needed."""
+"""One replica: the gateway and the service behind it. Ray Serve calls it by method names."""
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raysys.errors import UserError
 from serving.http.gateway import Gateway
+from serving.scoring.handle import ScorersByHandle
 from serving.service import Service
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
 
 _log = logging.getLogger("ray.serve")
 
@@ -14,8 +18,10 @@ _log = logging.getLogger("ray.serve")
 class Replica:
     """Holds the gateway for its whole life, and the service until the next one has loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, scorers: "DeploymentHandle[Any] | None" = None) -> None:
+        """Take the handle of the scorers, where the model is not to be here."""
         self._gateway = Gateway(names_answers=False)
+        self._scorers = None if scorers is None else ScorersByHandle(scorers)
 
     def __serve_build_asgi_app__(self) -> Gateway:
         """Give Ray Serve the app that takes the requests."""
@@ -30,7 +36,8 @@ class Replica:
         """
         before = self._gateway.service
         try:
-            service = await Service.load(user_config, before.store if before else None, self._gateway.metrics)
+            store = before.store if before else None
+            service = await Service.load(user_config, store, self._gateway.metrics, self._scorers)
         except UserError as error:
             if before is None:
                 raise

@@ -1,48 +1,18 @@
 """The one thread in which the model works. It takes whatever questions wait, several at once, and never waits for more.
 
-So a batch forms under load alone: at one question at a time nothing is delayed. What cannot be answered in time is
-refused when it comes, so that questions never pile up.
+So a batch forms under load alone: at one question at a time nothing is delayed.
 """
 
 import asyncio
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from serving.waiting import LateError, Line, Waiting, deadline, fail, settle
 
 _Q = TypeVar("_Q")
 _A = TypeVar("_A")
-_NEWEST_WEIGHS = 0.2  # of the seconds per batch: follows a change within some ten batches
-
-deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
-"""Until when the answer to the current request is of use, on the clock of time.monotonic."""
-
-
-class OverloadedError(Exception):
-    """Too much waits for the model."""
-
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"try again in {retry_after_s:.3g} s")
-        self.retry_after_s = retry_after_s
-
-
-class LateError(Exception):
-    """The deadline passed before the model was free."""
-
-
-class ClosedError(Exception):
-    """The worker has ended: another run has taken its place, or the replica stops."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    question: Any
-    future: "asyncio.Future[Any]"
-    until: float
 
 
 class Worker(Generic[_Q, _A]):
@@ -60,11 +30,9 @@ class Worker(Generic[_Q, _A]):
 
         `seen` is told of every batch, in the thread: how many questions it had and the seconds it took.
         """
-        self._answer, self._batch, self._most_waiting, self._seen = answer, batch, waiting, seen
-        self._waiting: deque[_Waiting] = deque()
+        self._answer, self._seen = answer, seen
+        self._line = Line(batch, waiting)
         self._news = threading.Condition()
-        self._closed = False
-        self._batch_seconds = 0.0
         self._began: float | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -72,7 +40,7 @@ class Worker(Generic[_Q, _A]):
     @property
     def num_waiting(self) -> int:
         """Questions that no batch has taken yet."""
-        return len(self._waiting)
+        return len(self._line)
 
     @property
     def is_alive(self) -> bool:
@@ -98,81 +66,61 @@ class Worker(Generic[_Q, _A]):
 
     async def ask_all(self, questions: Sequence[_Q]) -> list[_A]:
         """Return the answers of several questions, which are taken together if `batch` allows it; raises as `ask`."""
-        loop, until = asyncio.get_running_loop(), deadline.get()
-        futures: list[asyncio.Future[_A]] = [loop.create_future() for _ in questions]
+        until = deadline.get()
         with self._news:
-            self._admit(until)
-            self._waiting.extend(_Waiting(one, future, until) for one, future in zip(questions, futures, strict=True))
+            self._line.admit(until)
+            futures = self._line.join(questions, [until] * len(questions))
             self._news.notify()
         return await asyncio.gather(*futures)
+
+    async def ask_admitted(self, questions: Sequence[_Q], untils: Sequence[float]) -> "list[_A | BaseException]":
+        """Return the answers of questions that were let in elsewhere, each with its deadline, or what went wrong.
+
+        Raises:
+            ClosedError: as for `ask`.
+        """
+        with self._news:
+            futures = self._line.join(questions, untils)
+            self._news.notify()
+        return await asyncio.gather(*futures, return_exceptions=True)
 
     def close(self) -> None:
         """End the thread after what waits is answered."""
         with self._news:
-            self._closed = True
+            self._line.closed = True
             self._news.notify()
-
-    def _admit(self, until: float) -> None:
-        if self._closed:
-            raise ClosedError
-        ahead = len(self._waiting)
-        if not ahead and self._began is None:
-            return  # an idle model answers anything, or a slow first batch would shut everybody out for good
-        # By whole batches, because a batch takes nearly as long with one question as with many.
-        batches = ahead // self._batch + 1 + (self._began is not None)
-        expected = batches * self._batch_seconds
-        if ahead >= self._most_waiting or time.monotonic() + expected > until:
-            raise OverloadedError(expected)
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
             if taken:
                 self._answer_all(taken)
 
-    def _take(self) -> list[_Waiting] | None:
+    def _take(self) -> list[Waiting] | None:
         """Wait for questions and return the next batch, which may be empty; None at the end."""
         with self._news:
-            while not self._waiting and not self._closed:
+            while not self._line and not self._line.closed:
                 self._news.wait()
-            if not self._waiting:
+            if not self._line:
                 return None
-            now, taken = time.monotonic(), list[_Waiting]()
-            while self._waiting and len(taken) < self._batch:
-                one = self._waiting.popleft()
-                if one.until < now:
-                    one.future.get_loop().call_soon_threadsafe(_fail, [one], LateError())
-                elif not one.future.cancelled():
-                    taken.append(one)
-            self._began = now if taken else None
+            taken, late = self._line.take()
+            self._began = time.monotonic() if taken else None
+        for one in late:
+            one.future.get_loop().call_soon_threadsafe(fail, [one], LateError())
         return taken
 
-    def _answer_all(self, batch: list[_Waiting]) -> None:
+    def _answer_all(self, batch: list[Waiting]) -> None:
         loop, began = batch[0].future.get_loop(), time.monotonic()
+        outcomes: Sequence[Any]
         try:
-            answers = self._answer([one.question for one in batch])
+            outcomes = self._answer([one.question for one in batch])
         except Exception as error:  # the questions' askers handle it
-            self._note(len(batch), time.monotonic() - began)
-            loop.call_soon_threadsafe(_fail, batch, error)
-        else:
-            # Noted first: whoever has an answer and asks again finds the model free.
-            self._note(len(batch), time.monotonic() - began)
-            loop.call_soon_threadsafe(_settle, batch, answers)
+            outcomes = [error] * len(batch)
+        # Noted first: whoever has an answer and asks again finds the model free.
+        self._note(len(batch), time.monotonic() - began)
+        loop.call_soon_threadsafe(settle, batch, outcomes)
 
     def _note(self, size: int, seconds: float) -> None:
         with self._news:
-            before = self._batch_seconds or seconds
-            self._batch_seconds = before + _NEWEST_WEIGHS * (seconds - before)
+            self._line.done(seconds)
             self._began = None
         self._seen(size, seconds)
-
-
-def _settle(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
-    for one, answer in zip(batch, answers, strict=True):
-        if not one.future.done():
-            one.future.set_result(answer)
-
-
-def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
-    for one in batch:
-        if not one.future.done():
-            one.future.set_exception(error)

@@ -7,6 +7,7 @@ a key that is right.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import tempfile
@@ -126,7 +127,7 @@ def make_service(root: Path) -> tuple[Any, str]:
     serve = ServeConfig(limits={"deadline_ms": 60_000}).with_places(str(root), "fuzz")  # no 429: all are answered
     seed(run, serve)
     key = add_key(Path(str(serve.access.keys)), "fuzz", SCOPES)
-    return Service(serve.replica(str(run.path)), make_store(serve.store)), key
+    return asyncio.run(Service.load(serve.replica(str(run.path)).model_dump(), make_store(serve.store))), key
 
 
 if __name__ == "__main__":

@@ -28,6 +28,10 @@ class Columns:
         numbers = {name: values[place] for name, values in self.numbers.items()}
         return Columns(numbers, {name: values[place] for name, values in self.categories.items()})
 
+    def to(self, device: torch.device) -> "Columns":
+        """Return the columns on a device."""
+        return self if device.type == "cpu" else _move(self, device)
+
 
 @dataclass(frozen=True)
 class History:
@@ -41,6 +45,10 @@ class History:
     labels: Mapping[str, Tensor] = field(default_factory=dict)  # name -> [B, L] f32, NaN = unknown
     context: Columns = field(default_factory=Columns)  # of the tokens [B, L]
     features: Columns = field(default_factory=Columns)  # of the users [B]
+
+    def to(self, device: torch.device) -> "History":
+        """Return the history on a device."""
+        return self if device.type == "cpu" else _move(self, device)
 
 
 @dataclass(frozen=True)

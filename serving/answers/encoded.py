@@ -19,13 +19,22 @@ from serving.answers.question import Question
 class EncodedUsers:
     """A batch of questions, seen by the model; what nobody asks for is not computed."""
 
-    def __init__(self, network: MultiTask, encoder: StateEncoder, questions: Sequence[Question], length: int) -> None:
-        """Encode; of each user the newest `length` history events count."""
+    def __init__(
+        self,
+        network: MultiTask,
+        encoder: StateEncoder,
+        questions: Sequence[Question],
+        length: int,
+        device: torch.device,
+    ) -> None:
+        """Encode for a network on a device; of each user the newest `length` history events count."""
         self._network = network
         self._contexts = [question.context for question in questions]
         self._encoder = encoder
         rows = encoder.rows([question.state for question in questions])
         self.queries = make_queries(rows, Split.NONE, encoder.is_history, length)
+        self.asking = self.queries.to(device)
+        """The queries on the device."""
         self.known: list[bool] = self.queries.history.mask_BL.any(1).tolist()
         """Of whom a token is known: the others are answered by popularity."""
         self._vectors: dict[str, Tensor] = {}
@@ -33,13 +42,13 @@ class EncodedUsers:
     @cached_property
     def encoded(self) -> Encoded:
         """The states."""
-        encoded: Encoded = self._network.recommender(self.queries.history)
+        encoded: Encoded = self._network.recommender(self.asking.history)
         return encoded
 
     def vectors(self, task: str) -> Tensor:
         """Return what a retrieving task asks with, [B, D]."""
         if task not in self._vectors:
-            asking = (self.queries.history, self.queries.anchor_B, self.encoded)
+            asking = (self.asking.history, self.asking.anchor_B, self.encoded)
             self._vectors[task] = query_vectors(self._network, self._network.retriever(task), *asking)
         return self._vectors[task]
 
@@ -51,11 +60,12 @@ class EncodedUsers:
 
     @cached_property
     def context(self) -> Columns:
-        """What the questions say of the moment, [B, 1]; empty where none says anything."""
+        """What the questions say of the moment, [B, 1], on the device; empty where none says anything."""
         if not any(self._contexts):
             return Columns()
         values = self._encoder.context(self._contexts)
-        return Columns(
+        found = Columns(
             {name: torch.from_numpy(own).unsqueeze(1) for name, own in values.numbers.items()},
             {name: torch.from_numpy(own).long().unsqueeze(1) for name, own in values.categories.items()},
         )
+        return found.to(self.asking.anchor_B.device)

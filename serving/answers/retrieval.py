@@ -27,7 +27,7 @@ from serving.answers.ranking import Weights, final_scores, padded
 from serving.answers.sampling import sample_queries
 from serving.answers.shortlist import Searcher, Shortlist
 from serving.answers.slots import Chance, Filled, fill
-from serving.answers.terms import Terms
+from serving.answers.terms import TaskNames
 from serving.catalogue.live import LiveItems
 from serving.config import AnswerConfig
 from serving.index import Products, make_index
@@ -39,36 +39,38 @@ _WIDER = 8  # times as many candidates are looked at where rules left too few
 class Retrieval:
     """A run, loaded and ready to answer. Not meant for several threads at once."""
 
-    def __init__(self, run: Run, config: AnswerConfig) -> None:
+    def __init__(self, run: Run, config: AnswerConfig, device: torch.device | None = None) -> None:
         """Load the model and build the index; answers one question, so that the first client does not wait.
+
+        Network and vectors are on a device, by default the CPU; states come from there and lists go back.
 
         Raises:
             UserError: no task of the run retrieves, or the config asks for what the run does not have.
         """
-        self._run, self._network, self._ranking = run, run.network, config.ranking
+        self._device = device or torch.device("cpu")
+        self._run, self._network, self._ranking = run, run.network.to(self._device), config.ranking
         self._encoder, self._length = StateEncoder(run), run.config.model.max_length
         self._rule_configs = config.rules
         scorer = ModelScorer(self._network)
         self.index = make_index(config.retrieval, Products(scorer.table_VD), lambda: sample_queries(run, scorer))
         self.recent = RecentPopularity(run)
         """Popularity by window."""
-        self._next = self._live = self._with(LiveItems(run))
-        self.terms = Terms(run, self._live.items, self._searcher.main)
-        """What may be asked for."""
+        self.names = TaskNames.of(self._network)
+        """What it can be asked for."""
         if config.ranking.score is not None:
-            self.terms.check_config(config.ranking.score)
+            self.names.check_config(config.ranking.score)
+        self._next = self._live = self._with(LiveItems(run))
         self.answers([Question(k=1)])
 
     def follow(self, items: LiveItems) -> None:
         """Answer from the next questions on with other items. From another thread, while questions are answered."""
         self._next = self._with(items)
-        self.terms.items = items
 
     @torch.inference_mode()
     def answers(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer each: by the model where anything is known of who asks, else by popularity."""
         self._live = self._next
-        users = EncodedUsers(self._network, self._encoder, questions, self._length)
+        users = EncodedUsers(self._network, self._encoder, questions, self._length, self._device)
         places = list(range(len(questions)))
         depths = [self._depth(question) for question in questions]
         lists, filled = self._filled(questions, users, places, depths)
@@ -156,19 +158,20 @@ class Retrieval:
         if not wanted or not self._network.pair_scorers():
             return
         items_BK = padded([lists[row].items_K if row in wanted else _NOTHING for row in range(len(questions))])
-        scores = self._task_scores(users.encoded, users.queries.anchor_B, items_BK, users.context)
+        scores = self._task_scores(users.encoded, users.asking.anchor_B, items_BK, users.context)
         for row in wanted:
             count = len(lists[row].items_K)
             lists[row].predicted = {name: values[row, :count].numpy() for name, values in scores.items()}
 
     def _task_scores(self, encoded: Encoded, anchor_B: Tensor, items_BK: Tensor, context: Columns) -> dict[str, Tensor]:
         """Return what tasks predict; of new items they know nothing, so each counts as the mean of the others."""
-        first, calibrators = self._live.items.first_new, self._run.calibrators
-        new_BK = items_BK >= first
-        if not new_BK.any():
-            return task_scores(self._network, encoded, anchor_B, items_BK, calibrators, context)
-        known_BK = items_BK.masked_fill(new_BK, PAD)
-        scores = task_scores(self._network, encoded, anchor_B, known_BK, calibrators, context)
+        new_BK = items_BK >= self._live.items.first_new
+        known_BK = items_BK.masked_fill(new_BK, PAD) if new_BK.any() else items_BK
+        asked_BK = known_BK.to(self._device, non_blocking=True)
+        found = task_scores(self._network, encoded, anchor_B, asked_BK, self._run.calibrators, context)
+        scores = {name: values.cpu() for name, values in found.items()}
+        if known_BK is items_BK:
+            return scores
         return {name: _means_for(values, new_BK, known_BK != PAD) for name, values in scores.items()}
 
     def _answer(
@@ -220,6 +223,7 @@ class Retrieval:
         weights = self._weights(question)
 
         def score(history: History, anchor_N: Tensor) -> np.ndarray:
+            history, anchor_N = history.to(self._device), anchor_N.to(self._device)
             encoded = self._network.recommender(history)
             task = question.task or self._searcher.main
             queries_ND = query_vectors(self._network, self._network.retriever(task), history, anchor_N, encoded)

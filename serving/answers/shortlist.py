@@ -88,7 +88,7 @@ class Searcher:
                 if self._rules and questions[row].rules == "all":
                     more = self._wanted(items_K, without[row], allowed)
                     scores_1K = self._scored(task).of(asked.queries_BD[[place]], torch.from_numpy(more) - FIRST_ITEM)
-                    items_K, scores_K = np.append(items_K, more), np.append(scores_K, scores_1K[0].numpy())
+                    items_K, scores_K = np.append(items_K, more), np.append(scores_K, scores_1K[0].cpu().numpy())
                 found[row] = Shortlist(
                     items_K, scores_K, task != _POPULARITY and not isinstance(task, int), count < depths[row]
                 )
@@ -96,11 +96,12 @@ class Searcher:
 
     def retrieved(self, queries_ND: Tensor, items_K: np.ndarray) -> np.ndarray:
         """Return how the run's first retrieving task scores items [N, K]."""
-        return self._products.of(queries_ND, torch.from_numpy(items_K) - FIRST_ITEM).numpy()
+        return self._products.of(queries_ND, torch.from_numpy(items_K) - FIRST_ITEM).cpu().numpy()
 
     def directions(self, items_K: np.ndarray) -> np.ndarray:
         """Return the vectors of items, of length 1 [K, D]."""
-        return F.normalize(self._products.vectors(torch.from_numpy(items_K) - FIRST_ITEM), dim=-1).numpy()
+        vectors_KD = self._products.vectors(torch.from_numpy(items_K) - FIRST_ITEM)
+        return F.normalize(vectors_KD, dim=-1).cpu().numpy()
 
     def _best(self, task: str | int, asked: Asked, k: int, allowed: Allowed | None) -> tuple[np.ndarray, np.ndarray]:
         if task == self.main:
@@ -120,7 +121,7 @@ class Searcher:
         return self._scores.get(task, self._products)
 
     def _queries(self, task: str | int, users: EncodedUsers, questions: Sequence[Question]) -> Tensor:
-        history = users.queries.history
+        history = users.asking.history
         if isinstance(task, int) or task == _POPULARITY:
             return torch.zeros(len(users.known), 1)
         if task != COSINE:
@@ -129,7 +130,7 @@ class Searcher:
         sums_BD = (vectors_BLD * history.mask_BL.unsqueeze(-1)).sum(1)
         for row, question in enumerate(questions):
             if len(new := self._new_in(question)):
-                sums_BD[row] += torch.from_numpy(self.directions(new).sum(0))
+                sums_BD[row] += torch.from_numpy(self.directions(new).sum(0)).to(sums_BD.device)
         return F.normalize(sums_BD, dim=-1)
 
     def _without(self, question: Question, had: np.ndarray) -> np.ndarray:

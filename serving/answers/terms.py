@@ -1,33 +1,67 @@
 """What may be asked of a run: its tasks, the columns of a moment, the features of items."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from raysys.data.dataset import Manifest
 from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError, nearest
-from raysys.runs import Run
 from raysys.tasks.bundle import Bundle
 from raysys.tasks.item_pairs import ItemPairs
+from raysys.tasks.multitask import MultiTask
 from serving.answers.filters import FilterIndex
 from serving.answers.question import COSINE
 from serving.catalogue.live import LiveItems
 from serving.errors import RefusedError
 
 
+@dataclass(frozen=True)
+class TaskNames:
+    """The tasks of a run, by what they can be asked for."""
+
+    scoring: tuple[str, ...]
+    """What a final score can be made of; first the task that retrieves."""
+    similar: tuple[str, ...]
+    """What compares items, the first by default."""
+    bundle: str
+    """What completes baskets."""
+
+    @staticmethod
+    def of(network: MultiTask) -> "TaskNames":
+        """Return those of a network."""
+        named = {name: network.named_tasks()[name] for name in network.retrieving()}
+        return TaskNames(
+            (network.retrieving()[0], *network.pair_scorers()),
+            (*(name for name, task in named.items() if isinstance(task, ItemPairs)), COSINE),
+            next((name for name, task in named.items() if isinstance(task, Bundle)), COSINE),
+        )
+
+    def check_config(self, weights: Mapping[str, float]) -> None:
+        """Refuse weights of a config for tasks that are not there.
+
+        Raises:
+            UserError: a task is unknown, or all weights are 0.
+        """
+        if problem := self.problem(weights):
+            raise UserError(f"ranking.score{problem}")
+
+    def problem(self, weights: Mapping[str, float]) -> str | None:
+        """Return what is wrong with weights of a final score; None where nothing is."""
+        for name in weights:
+            if name not in self.scoring:
+                hint = f"{nearest(name, self.scoring)} (there are: {', '.join(self.scoring)})"
+                return f".{name}: no task of the run that a score can be made of{hint}"
+        return None if any(weights.values()) else f": give a weight other than 0 to one of {', '.join(self.scoring)}"
+
+
 class Terms:
     """Checks what a request names against what the run has."""
 
-    def __init__(self, run: Run, items: LiveItems, retriever: str) -> None:
-        self.items = items
-        """Those of the next answers."""
+    def __init__(self, manifest: Manifest, names: TaskNames, items: LiveItems) -> None:
+        self.names, self.items = names, items
+        """The tasks, and the items of the next answers."""
         self.filters = FilterIndex(items.features)
-        self.tasks = (retriever, *run.network.pair_scorers())
-        """What a final score can be made of."""
-        named = {name: run.network.named_tasks()[name] for name in run.network.retrieving()}
-        self.similar = (*(name for name, task in named.items() if isinstance(task, ItemPairs)), COSINE)
-        """What compares items, the first by default."""
-        self.bundle = next((name for name, task in named.items() if isinstance(task, Bundle)), COSINE)
-        """What completes baskets."""
-        self._numbers, self._categories = run.manifest.numbers, tuple(run.manifest.categories)
+        self._numbers, self._categories = manifest.numbers, tuple(manifest.categories)
 
     def knows(self, item_id: str) -> bool:
         """Tell whether the run has an item, withdrawn or not."""
@@ -39,17 +73,8 @@ class Terms:
         Raises:
             RefusedError: a task is unknown, or all weights are 0.
         """
-        if problem := self._problem(weights):
+        if problem := self.names.problem(weights):
             raise RefusedError(400, "bad_request", f"{where}{problem}")
-
-    def check_config(self, weights: Mapping[str, float]) -> None:
-        """Do the same for a config.
-
-        Raises:
-            UserError: as above.
-        """
-        if problem := self._problem(weights):
-            raise UserError(f"ranking.score{problem}")
 
     def check_context(self, context: Mapping[str, float | str], where: str) -> None:
         """Refuse columns that the events of the run do not have.
@@ -63,13 +88,6 @@ class Terms:
                 kind = "category" if isinstance(value, str) else "number"
                 told = f"{where}.{name}: events have no {kind} of this name{nearest(name, there)} ({self._columns()})"
                 raise RefusedError(400, "bad_request", told)
-
-    def _problem(self, weights: Mapping[str, float]) -> str | None:
-        for name in weights:
-            if name not in self.tasks:
-                hint = f"{nearest(name, self.tasks)} (there are: {', '.join(self.tasks)})"
-                return f".{name}: no task of the run that a score can be made of{hint}"
-        return None if any(weights.values()) else f": give a weight other than 0 to one of {', '.join(self.tasks)}"
 
     def _columns(self) -> str:
         categories, numbers = ", ".join(self._categories) or "none", ", ".join(self._numbers) or "none"

@@ -1,6 +1,6 @@
 """What a shop says of its items since the run was trained: fields by the names of catalog columns, and withdrawals."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 WITHDRAWN = "withdrawn"
@@ -8,6 +8,9 @@ WITHDRAWN = "withdrawn"
 
 FieldValue = bool | float | str | tuple[str, ...] | list[str] | None
 """Of a field: whether, a number, a text or category, the values of a category with several; None for not known."""
+
+Fields = Mapping[str, FieldValue]
+"""Of one item, by name."""
 
 
 class ItemChange(NamedTuple):
@@ -23,3 +26,11 @@ def by_item(fields: Iterable[tuple[str, str, FieldValue]]) -> list[ItemChange]:
     for item_id, name, value in fields:
         found.setdefault(item_id, {})[name] = value
     return [ItemChange(item_id, own) for item_id, own in found.items()]
+
+
+def merged(changes: Mapping[str, Fields], further: Sequence[ItemChange]) -> dict[str, Fields]:
+    """Return fields by item with later ones in the places of earlier ones."""
+    found = dict(changes)
+    for one in further:
+        found[one.item_id] = {**found.get(one.item_id, {}), **one.fields}
+    return found

@@ -3,25 +3,16 @@
 A snapshot, made anew for every version of the store's changes: questions that are answered together see one of them.
 """
 
-import logging
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
-import torch
-from pydantic_core import to_json
-from torch import Tensor
 
-from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM, NUMBER_PREFIX, UNKNOWN
-from raysys.errors import UserError
+from raysys.data.schema import FIRST_ITEM, NUMBER_PREFIX, UNKNOWN
 from raysys.runs import Run
 from serving.answers.features import NOTHING_CHANGED, Changed, ItemFeatures
-from serving.catalogue.changes import WITHDRAWN, FieldValue, ItemChange
+from serving.catalogue.changes import WITHDRAWN, Fields, FieldValue
+from serving.catalogue.reading import NO_NEW_ITEMS, NewItems, is_read
 from serving.index import Allowed
-
-_log = logging.getLogger("ray.serve")
-Fields = Mapping[str, FieldValue]
 
 
 class LiveItems:
@@ -32,17 +23,16 @@ class LiveItems:
         run: Run,
         version: int = 0,
         changes: Mapping[str, Fields] | None = None,
-        new: Mapping[str, Tensor] | None = None,
+        new: NewItems = NO_NEW_ITEMS,
     ) -> None:
-        """Put the fields of items over a run's, and new items with their vectors behind its vocabulary."""
+        """Put the fields of items over a run's, and new items behind its vocabulary."""
         self.version, self.changes = version, changes or {}
         self._vocabulary, self._table = run.vocabulary, run.catalog.table
         self._ids, self._known_titles = run.vocabulary.item_ids, self._table["title"].combine_chunks()
         self.num_known = len(self._ids)
         self.first_new = self.num_known + FIRST_ITEM
         """The vocabulary index from which items are new."""
-        self.new_ids = tuple(new or ())
-        self.vectors_ND = torch.stack(list(new.values())) if new else None
+        self.new_ids, self.vectors_ND = new.item_ids, new.vectors_ND
         self._new = {name: self.first_new + place for place, name in enumerate(self.new_ids)}
         self.num_items = self.num_known + len(self.new_ids)
         self._titles: dict[int, str | None] = {}
@@ -115,93 +105,5 @@ class LiveItems:
         return found[found >= FIRST_ITEM] - FIRST_ITEM
 
 
-class Overlay:
-    """Gathers changes for one run, and makes snapshots of them; `read_new` alone may be called from several threads."""
-
-    def __init__(self, run: Run, threads: int = 1) -> None:
-        self._run, self._threads, self._reading = run, threads, threading.Lock()
-        self._changes: dict[str, Fields] = {}
-        self._read: dict[str, tuple[bytes, Tensor]] = {}  # new item -> what was read of it, its vector
-        self.live = LiveItems(run)
-        """The newest snapshot."""
-
-    def apply(self, version: int, changes: Sequence[ItemChange]) -> LiveItems:
-        """Take changes up to a version; one before that of the newest snapshot begins anew."""
-        self._changes = merged(self._changes if version >= self.live.version else {}, changes)
-        try:
-            new = self.read_new(self._changes)
-        except UserError as error:
-            _log.warning("new items are not shown: %s", error)
-            new = {}
-        self.live = LiveItems(self._run, version, self._changes, new)
-        return self.live
-
-    def check_new(self) -> None:
-        """See that new items can have vectors; the first call loads what reads them.
-
-        Raises:
-            UserError: the run knows nothing of items but ids, or what reads them is not here.
-        """
-        with self._reading:
-            self._vectors([{"title": "new"}])
-
-    def read_new(self, changes: Mapping[str, Fields]) -> dict[str, Tensor]:
-        """Return the vectors of items that the run does not know, in their order; nothing is read twice.
-
-        Those of which nothing is told that the run reads are left out.
-
-        Raises:
-            UserError: the run knows nothing of items but ids, or what reads them is not here.
-        """
-        told = {name: _told(fields) for name, fields in changes.items() if any(map(_is_read, fields))}
-        known = self._run.vocabulary.lookup(list(told)) >= FIRST_ITEM
-        told = {name: own for (name, own), is_known in zip(told.items(), known, strict=True) if not is_known}
-        with self._reading:
-            unread = [name for name, own in told.items() if self._read.get(name, (b"",))[0] != own]
-            if unread:
-                vectors = self._vectors([changes[name] for name in unread])
-                self._read |= {name: (told[name], vector) for name, vector in zip(unread, vectors, strict=True)}
-            return {name: self._read[name][1] for name in told if self._read[name][1].any()}
-
-    @torch.inference_mode()
-    def _vectors(self, rows: Sequence[Fields]) -> Tensor:
-        network = self._run.network.recommender
-        if network.vectors() is not network.items:
-            raise UserError("model.backbone: it makes an item's vector from those of others, so a new one has none")
-        kinds = {own.name: _plain(own.type) for own in self._run.catalog.table.schema if _is_read(own.name)}
-        columns = {name: [_as_column(row.get(name), kind) for row in rows] for name, kind in kinds.items()}
-        torch.set_num_threads(self._threads)  # torch keeps its number of threads per thread
-        rows_N = pa.table({name: pa.array(own, kinds[name]) for name, own in columns.items()})
-        vectors_ND: Tensor = network.items.of_new(rows_N)
-        return vectors_ND
-
-
-def merged(changes: Mapping[str, Fields], further: Sequence[ItemChange]) -> dict[str, Fields]:
-    """Return fields by item with later ones in the places of earlier ones."""
-    found = dict(changes)
-    for one in further:
-        found[one.item_id] = {**found.get(one.item_id, {}), **one.fields}
-    return found
-
-
-def _told(fields: Fields) -> bytes:
-    return to_json({name: value for name, value in sorted(fields.items()) if _is_read(name)})
-
-
 def _is_field(name: str) -> bool:
-    return _is_read(name) or name.startswith(NUMBER_PREFIX)
-
-
-def _is_read(name: str) -> bool:
-    """Tell whether a column may be read by an item encoder."""
-    return name == "title" or name.startswith((CATEGORY_PREFIX, "text."))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.string()) if pa.types.is_list(kind) else pa.string()
-
-
-def _as_column(value: FieldValue, kind: pa.DataType) -> FieldValue:
-    if pa.types.is_list(kind) and isinstance(value, str):
-        return [value]
-    return value
+    return is_read(name) or name.startswith(NUMBER_PREFIX)

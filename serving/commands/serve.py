@@ -17,7 +17,7 @@ from raysys.commands.options import AsJson, DryRun, Root, RunName, Settings, pri
 
 if TYPE_CHECKING:
     from raysys.runs import Run
-    from serving.config import ServeConfig
+    from serving.config import Autoscaling, ServeConfig
 
 app = typer.Typer(add_completion=False)
 
@@ -95,17 +95,28 @@ def _plan(run: "Run", config: "ServeConfig") -> dict[str, Any]:
         users = Dataset.open(run.record.dataset).manifest.num_users
     except UserError:
         users = 0
-    scaling = config.autoscaling
-    return {
+    weights = 0 if config.scorer else run.record.parameters * 4 * 2
+    plan = {
         "run": run.record.run_id,
         "url": f"{'http' if config.tls is None else 'https'}://{config.host}:{config.port}",
         "keys": "asked for" if config.access.enabled else "not asked for",
         "items": run.manifest.num_items,
         "users": users,
-        "replicas": f"{scaling.min_replicas} to {scaling.max_replicas}",
-        "cpus": f"{scaling.min_replicas * config.num_cpus:g} to {scaling.max_replicas * config.num_cpus:g}",
-        "expected_replica_memory_bytes": (450 << 20) + run.record.parameters * 4 * 2 + users * 4,
+        "replicas": _times(config.autoscaling),
+        "cpus": _times(config.autoscaling, config.num_cpus),
+        "expected_replica_memory_bytes": (450 << 20) + weights + users * 4,
     }
+    if (scorer := config.scorer) is not None:
+        plan |= {
+            "scorers": _times(scorer.autoscaling),
+            "scorer_cpus": _times(scorer.autoscaling, scorer.num_cpus),
+            "scorer_gpus": _times(scorer.autoscaling, scorer.num_gpus),
+        }
+    return plan
+
+
+def _times(scaling: "Autoscaling", each: float = 1) -> str:
+    return f"{scaling.min_replicas * each:g} to {scaling.max_replicas * each:g}"
 
 
 def _say_how_to_try(run: "Run", url: str, config: "ServeConfig") -> None:

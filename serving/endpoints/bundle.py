@@ -27,14 +27,14 @@ async def bundle(call: Call) -> ItemList:
     By the run's task of kind bundle; where it has none, by the mean direction of the basket's vectors.
     """
     body, service = call.body, call.service
-    terms, k = service.retrieval.terms, depth(body.k, service)
+    terms, k = service.terms, depth(body.k, service)
     check_count(body.items, service, "body.items")
     filters = terms.filters.check(body.filters, "body.filters")
     unknown = tuple(item for item in body.items if not terms.knows(item))
     if len(unknown) == len(body.items):
         raise RefusedError(404, "not_found", "body.items: the run knows none of them")
     state = with_history(NOBODY, body.items, service.run.manifest.history[0])
-    question = Question(state, "history", k, filters=filters, scores=False, task=terms.bundle, rules="allowed")
+    question = Question(state, "history", k, filters=filters, scores=False, task=terms.names.bundle, rules="allowed")
     found = item_list(await service.answer(question), call.request_id, service)
     found.unknown = list(unknown)
     return found

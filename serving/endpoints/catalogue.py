@@ -1,6 +1,5 @@
 """POST /v1/items, GET and DELETE /v1/items/{item_id}: items that are new, changed or withdrawn since the training."""
 
-import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -9,15 +8,15 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
-from serving.catalogue.changes import WITHDRAWN, FieldValue, ItemChange
+from serving.catalogue.changes import WITHDRAWN, Fields, ItemChange, merged
 from serving.catalogue.item_terms import item_fields, shown_fields
-from serving.catalogue.live import merged
 from serving.config import MOST_CHANGES
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
 from serving.endpoints.fields import Identifier, ItemId
 from serving.errors import RefusedError
 from serving.service import Service
 from serving.stores import StoreDownError
+from serving.waiting import ScorersDownError
 
 _Text = Annotated[str, Field(strict=True, max_length=4096)]
 _Number = Annotated[FiniteFloat, Field(strict=True)]
@@ -167,10 +166,9 @@ async def _check_new(changes: list[ItemChange], service: Service) -> int:
     new = {name for name, is_known in zip(ids, known.tolist(), strict=True) if not is_known}
     if not new:
         return 0
-    told: Mapping[str, Mapping[str, FieldValue]] = merged(service.items.live.changes, changes)
+    told: Mapping[str, Fields] = merged(service.items.live.changes, changes)
     try:
-        await asyncio.to_thread(service.items.overlay.check_new)
-        readable = await asyncio.to_thread(service.items.overlay.read_new, {name: told[name] for name in new})
+        readable = await service.answerer.check_new({name: told[name] for name in new})
     except UserError as error:
         first = next(name for name in ids if name in new)
         hint = f"body.items: the run does not know {first!r:.80}, and cannot show new items ({error})"
@@ -184,7 +182,7 @@ async def _check_new(changes: list[ItemChange], service: Service) -> int:
 
 async def _put(changes: list[ItemChange], service: Service) -> int:
     version = await service.store.put_items(changes)
-    with contextlib.suppress(StoreDownError):  # it is stored, and followed once the store can be read
+    with contextlib.suppress(StoreDownError, ScorersDownError):  # it is stored, and followed once they are back
         await service.items.sync()
     return version
 

@@ -43,7 +43,7 @@ async def models(call: Call) -> ModelsAnswer:
     tasks: dict[str, Any] = dict(run.config.tasks)
     facts = run.record.model_dump(include=set(Model.model_fields))
     kinds = {name: kind_of(task) for name, task in tasks.items()}
-    retrieval = call.service.retrieval.index.describe()
+    retrieval = dict(call.service.answerer.about.index)
     model = Model(**facts, tasks=kinds, items=call.service.num_items, retrieval=retrieval)
     return ModelsAnswer(request_id=call.request_id, models=[model])
 

@@ -39,10 +39,10 @@ async def popular(call: Call) -> ItemList:
     counted.
     """
     body, service = call.body, call.service
-    k, filters = depth(body.k, service), service.retrieval.terms.filters.check(body.filters, "body.filters")
+    k, filters = depth(body.k, service), service.terms.filters.check(body.filters, "body.filters")
     days = None if body.window is None else -(-body.window // DAY)
     if days is not None:
-        await service.retrieval.recent.ready()
+        await service.answerer.count_days()
     question = Question(source="popularity", k=k, filters=filters, scores=False, days=days, rules="allowed")
     return item_list(await service.answer(question), call.request_id, service)
 

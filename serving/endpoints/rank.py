@@ -32,9 +32,9 @@ async def rank(call: Call) -> ItemList:
     """
     body, service = call.body, call.service
     check_count(body.items, service, "body.items")
-    service.retrieval.terms.check_context(body.context, "body.context")
+    service.terms.check_context(body.context, "body.context")
     if body.score is not None:
-        service.retrieval.terms.check_score(body.score, "body.score")
+        service.terms.check_score(body.score, "body.score")
     asker = await who(body, service)
     question = Question(
         asker.state,
@@ -48,7 +48,7 @@ async def rank(call: Call) -> ItemList:
         rules="none",
     )
     answer = await service.answer(question)
-    found, retriever = item_list(answer, call.request_id, service, asker.degraded), service.retrieval.terms.tasks[0]
+    found, retriever = item_list(answer, call.request_id, service, asker.degraded), service.terms.names.scoring[0]
     for shown, item in zip(found.items, answer.items, strict=True):
         shown.scores = {retriever: item.retrieved, **item.scores}
     return found

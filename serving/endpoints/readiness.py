@@ -24,6 +24,8 @@ async def readyz(call: Call) -> Readiness:
         raise RefusedError(503, "not_ready", "no run is loaded yet", {"retry-after": "5"})
     if problem := replica.service.problem():
         raise RefusedError(503, "not_ready", problem)
+    if missing := await replica.service.answerer.missing():
+        raise RefusedError(503, "not_ready", missing, {"retry-after": "5"})
     try:
         await replica.service.store.count()
     except StoreDownError:

@@ -93,7 +93,7 @@ async def recommend_batch(call: Call) -> BatchAnswer:
 
 
 async def _question(body: RecommendRequest, service: Service, request_id: str, where: str) -> tuple[Question, Degraded]:
-    terms, k = service.retrieval.terms, depth(body.k, service, where)
+    terms, k = service.terms, depth(body.k, service, where)
     check_count(body.candidates, service, f"{where}.candidates")
     conditions = terms.filters.check(body.filters, f"{where}.filters")
     terms.check_context(body.context, f"{where}.context")

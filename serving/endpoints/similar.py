@@ -27,12 +27,12 @@ class SimilarRequest(Body):
 async def similar(call: Call) -> ItemList:
     """Return the items that are most like an item, without itself. The same for everybody."""
     body, service = call.body, call.service
-    terms, k = service.retrieval.terms, depth(body.k, service)
+    terms, k = service.terms, depth(body.k, service)
     filters = terms.filters.check(body.filters, "body.filters")
     is_new = terms.items.is_new(body.item_id)
-    by = (COSINE if is_new else terms.similar[0]) if body.by is None else body.by
-    if by not in terms.similar:
-        told = f"body.by: {by!r}; the run compares items by {', '.join(terms.similar)}"
+    by = (COSINE if is_new else terms.names.similar[0]) if body.by is None else body.by
+    if by not in terms.names.similar:
+        told = f"body.by: {by!r}; the run compares items by {', '.join(terms.names.similar)}"
         raise RefusedError(400, "bad_request", told)
     if is_new and by != COSINE:
         told = f"body.by: {by!r} compares items of training, and {body.item_id!r} is newer; leave `by` out, or {COSINE}"

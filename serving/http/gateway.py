@@ -26,7 +26,7 @@ from serving.http.refusals import as_refusal
 from serving.http.routes import Route, Routes
 from serving.metrics import Metrics
 from serving.service import Service
-from serving.worker import ClosedError, deadline
+from serving.waiting import ClosedError, deadline
 
 _OPEN_PATHS = ("/docs", "/openapi.json")
 
@@ -105,7 +105,7 @@ class Gateway:
         except Exception as error:
             refusal = as_refusal(error)
             if refusal.status == 500:
-                note_fault(inbound.request_id, error)
+                note_fault(f"request {inbound.request_id}", error)
             trace.code = refusal.code
             response = Outbound.refusal(refusal, inbound.request_id)
         self._note(inbound, trace, response.status, time.perf_counter() - began)

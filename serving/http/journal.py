@@ -32,14 +32,14 @@ def note_failure(request_id: str, method: str, template: str, status: int, code:
     _log.log(logging.ERROR if status >= 500 else logging.INFO, json.dumps(line))
 
 
-def note_fault(request_id: str, error: BaseException) -> None:
+def note_fault(what: str, error: BaseException) -> None:
     """Write where an error of ours happened; its text stays out, because it may repeat what a client sent."""
     lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         lines += [*traceback.format_tb(cause.__traceback__), f"{type(cause).__name__}\n"]
         cause = cause.__cause__ or cause.__context__
-    _log.error("request %s failed\n%s", request_id, "".join(lines))
+    _log.error("%s failed\n%s", what, "".join(lines))
 
 
 class Audit:

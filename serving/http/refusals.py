@@ -4,7 +4,7 @@ import math
 
 from serving.errors import RefusedError
 from serving.stores import StoreDownError
-from serving.worker import ClosedError, LateError, OverloadedError
+from serving.waiting import ClosedError, LateError, OverloadedError, ScorersDownError
 
 
 def as_refusal(error: Exception) -> RefusedError:
@@ -19,6 +19,9 @@ def as_refusal(error: Exception) -> RefusedError:
         return RefusedError(504, "deadline", "the deadline passed before the model was free (limits.deadline_ms)")
     if isinstance(error, ClosedError):
         return RefusedError(503, "stopping", "this replica stops; ask again", {"retry-after": "1"})
+    if isinstance(error, ScorersDownError):
+        told = "the processes that hold the model do not answer now; they are replaced by themselves"
+        return RefusedError(503, "scorers_down", told, {"retry-after": "5"})
     if isinstance(error, StoreDownError):
         told = "the store of users' events does not answer now; try again"
         return RefusedError(503, "store_down", told, {"retry-after": "1"})

@@ -43,6 +43,8 @@ class _Faiss(Index):
 
     def __init__(self, config: FrozenConfig, products: Products, sample: Callable[[], Tensor]) -> None:
         super().__init__(config, products, sample)
+        if products.device.type != "cpu":
+            raise UserError("retrieval.kind: flat16 and approximate search on the CPU; take auto or exact with a GPU")
         self._faiss = load_faiss()
         self._threads()
         self._sample = sample()

@@ -17,7 +17,7 @@ from serving.index.scores import Products
 
 
 class Auto(Index):
-    """Exact for small catalogues and without faiss, in half precision above, in cells where that takes too long."""
+    """Exact for small catalogues, on a GPU and without faiss; in half precision above, then in cells."""
 
     class Config(FrozenConfig):
         """From where on which index is taken (docs/decisions/0025)."""
@@ -36,7 +36,8 @@ class Auto(Index):
 
     def _choose(self, products: Products, sample: Callable[[], Tensor]) -> Index:
         config, size = self.config, products.num_items
-        if size < min(config.flat16_from, config.approximate_from) or importlib.util.find_spec("faiss") is None:
+        is_small = size < min(config.flat16_from, config.approximate_from)
+        if is_small or products.device.type != "cpu" or importlib.util.find_spec("faiss") is None:
             return Exact(Exact.Config(), products, sample)
         if size >= config.approximate_from:
             cells = Approximate(Approximate.Config(), products, sample)

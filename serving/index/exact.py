@@ -8,7 +8,7 @@ from torch import Tensor
 from raysys.component import FrozenConfig
 from raysys.data.batches import History, Queries
 from raysys.data.schema import FIRST_ITEM
-from raysys.evaluation.ranking import Candidates, recommend
+from raysys.evaluation.ranking import Candidates, Scorer, recommend
 from serving.index.allowed import Allowed
 from serving.index.index import Asked, Index
 from serving.index.scores import Scores
@@ -36,10 +36,10 @@ class Exact(Index):
 
 
 def search_exactly(scores: Scores, asked: Asked, k: int, allowed: Allowed | None = None) -> Candidates:
-    """Return the k best items of each query."""
+    """Return the k best items of each query, on the CPU wherever they were scored."""
     rows_N, items_N = asked.pairs()
     if allowed is None or not allowed.is_narrow:
-        return recommend(_Known(scores, asked, allowed), _queries(asked, rows_N, items_N), k)
+        return _best(_Known(scores, asked, allowed), _queries(asked, rows_N, items_N), scores.device, k)
     columns_A = allowed.columns
     if not len(columns_A):
         empty = torch.zeros(len(asked.queries_BD), 0)
@@ -47,9 +47,14 @@ def search_exactly(scores: Scores, asked: Asked, k: int, allowed: Allowed | None
     at_N = torch.searchsorted(columns_A, items_N - FIRST_ITEM).clamp(max=len(columns_A) - 1)
     here_N = columns_A[at_N] == items_N - FIRST_ITEM
     queries = _queries(asked, rows_N[here_N], at_N[here_N] + FIRST_ITEM)
-    found = recommend(_Few(scores, asked, columns_A), queries, k)
+    found = _best(_Few(scores, asked, columns_A), queries, scores.device, k)
     picked_BK = columns_A[(found.items_BK - FIRST_ITEM).clamp(min=0)] + FIRST_ITEM
     return Candidates(torch.where(found.scores_BK > -torch.inf, picked_BK, 0), found.scores_BK)
+
+
+def _best(scorer: Scorer, queries: Queries, device: torch.device, k: int) -> Candidates:
+    found = recommend(scorer, queries.to(device), k)
+    return Candidates(found.items_BK.cpu(), found.scores_BK.cpu())
 
 
 class _Known:
@@ -65,7 +70,8 @@ class _Known:
     def block(self, asked: Tensor, start: int, stop: int) -> Tensor:
         scores_BW = self._scores.of(asked, slice(start, stop))
         if self._allowed is not None:
-            scores_BW.masked_fill_(self._allowed.forbidden[start:stop], -torch.inf)
+            forbidden_W = self._allowed.forbidden[start:stop].to(scores_BW.device, non_blocking=True)
+            scores_BW.masked_fill_(forbidden_W, -torch.inf)
         return scores_BW
 
 

@@ -18,7 +18,7 @@ class Extended:
     """Searches as an Index does."""
 
     def __init__(self, index: Index, new_ND: Tensor) -> None:
-        self._index, self._new = index, Products(new_ND)
+        self._index, self._new = index, Products(new_ND.to(index.products.device))
         self._num_known = index.products.num_items
         self.products = Products(index.products.table_ID, new_ND)
         """Of all items, known and new."""

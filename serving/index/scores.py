@@ -14,10 +14,12 @@ class Scores(ABC):
     """Scores of real items, counted from 0."""
 
     num_items: int
+    device: torch.device
+    """Where queries have to be, and scores are."""
 
     @abstractmethod
     def of(self, queries_BD: Tensor, columns_A: slice | Tensor) -> Tensor:
-        """Return fresh scores [B, A] of some items."""
+        """Return fresh scores [B, A] of some items; indices come from the CPU."""
 
 
 class Products(Scores):
@@ -25,7 +27,8 @@ class Products(Scores):
 
     def __init__(self, table_ID: Tensor, new_ND: Tensor | None = None) -> None:
         """Take the vectors of a run, and those of new items, whose places are behind them."""
-        self.table_ID, self._new_ND = table_ID.detach(), new_ND
+        self.table_ID, self.device = table_ID.detach(), table_ID.device
+        self._new_ND = None if new_ND is None else new_ND.to(self.device)
         self.num_items = len(table_ID) + (0 if new_ND is None else len(new_ND))
 
     def vectors(self, columns_A: slice | Tensor) -> Tensor:
@@ -52,8 +55,9 @@ class Cosines(Products):
     @cached_property
     def _lengths(self) -> Tensor:
         known_I = torch.linalg.vector_norm(self.table_ID, dim=-1)
-        new_N = torch.zeros(0) if self._new_ND is None else torch.linalg.vector_norm(self._new_ND, dim=-1)
-        return torch.cat([known_I, new_N]).clamp(min=1e-12)
+        if self._new_ND is not None:
+            known_I = torch.cat([known_I, torch.linalg.vector_norm(self._new_ND, dim=-1)])
+        return known_I.clamp(min=1e-12)
 
     def of(self, queries_BD: Tensor, columns_A: slice | Tensor) -> Tensor:
         """Multiply, and divide by the lengths of the vectors."""
@@ -64,7 +68,7 @@ class Counts(Scores):
     """The same for everybody: how often items were had."""
 
     def __init__(self, counts_I: Tensor) -> None:
-        self.counts_I = counts_I
+        self.counts_I, self.device = counts_I, counts_I.device
         self.num_items = len(counts_I)
 
     def of(self, queries_BD: Tensor, columns_A: slice | Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A service over the tiny run, and a run whose dataset is gone."""
 
+import asyncio
 import shutil
 
 import pytest
@@ -50,7 +51,7 @@ def serve():
 def _serve(run, root, **settings):
     config = ServeConfig(**{"access": {"enabled": False}, **settings}).with_places(str(root), "tests")
     seed(run, config)
-    return Service(config.replica(str(run.path)), make_store(config.store))
+    return asyncio.run(Service.load(config.replica(str(run.path)).model_dump(), make_store(config.store)))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from asgi import call, post
 from serving.answers.question import Answer
 from serving.http.gateway import Gateway
 from serving.replica import Replica
-from serving.worker import ClosedError, Worker, deadline
+from serving.waiting import ClosedError, deadline
+from serving.worker import Worker
 
 BODY = {"history": ["i3"]}
 PATH = "/v1/recommend"
@@ -38,7 +39,7 @@ def made(tiny_run, serve, tmp_path, monkeypatch):
 
     def make(seconds=0.0, blocked=False, **limits):
         service, model = serve(tiny_run, tmp_path, limits=limits), Model(seconds)
-        monkeypatch.setattr(service.retrieval, "answers", model.answers)
+        monkeypatch.setattr(service.answerer.retrieval, "answers", model.answers)
         if not blocked:
             model.go_on.set()
         return Gateway(service), model
@@ -205,7 +206,7 @@ def test_a_replica_with_a_stuck_or_dead_model_is_not_healthy(made, monkeypatch):
     replica.check_health()
     replica.__serve_build_asgi_app__().service = gateway.service
     replica.check_health()
-    monkeypatch.setattr("serving.service._STUCK_S", 0.01)
+    monkeypatch.setattr("serving.scoring.model._STUCK_S", 0.01)
 
     async def scenario():
         tasks = await held_up(gateway, model, 0)
@@ -216,7 +217,7 @@ def test_a_replica_with_a_stuck_or_dead_model_is_not_healthy(made, monkeypatch):
         await tasks[0]
         replica.check_health()
         gateway.service.close()
-        await until(lambda: not gateway.service._worker.is_alive)
+        await until(lambda: not gateway.service.answerer._worker.is_alive)
         with pytest.raises(RuntimeError, match="thread of the model has ended"):
             replica.check_health()
 

@@ -151,7 +151,7 @@ def test_other_errors_have_the_same_shape(client, service, monkeypatch):
     wrong_method = client.get("/v1/recommend")
     refused(wrong_method, 405, "method_not_allowed")
     assert wrong_method.headers["allow"] == "POST"
-    monkeypatch.setattr(service.retrieval, "answers", lambda questions: 1 / 0)
+    monkeypatch.setattr(service.answerer.retrieval, "answers", lambda questions: 1 / 0)
     error = refused(client.post("/v1/recommend", json={"user_id": "u1"}), 500, "internal")
     assert "division" not in error["message"]
 
@@ -207,14 +207,14 @@ def test_a_replica_changes_its_run_and_survives_a_bad_one(tiny_run, orphan_run, 
 
 def test_health_answers_while_the_model_works(service, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
-    answers = service.retrieval.answers
+    answers = service.answerer.retrieval.answers
 
     def slow(questions):
         started.set()
         assert go_on.wait(30)
         return answers(questions)
 
-    monkeypatch.setattr(service.retrieval, "answers", slow)
+    monkeypatch.setattr(service.answerer.retrieval, "answers", slow)
 
     async def ask_both():
         transport = httpx.ASGITransport(Gateway(service))

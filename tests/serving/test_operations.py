@@ -203,13 +203,13 @@ def test_no_log_and_no_metric_names_users_or_keys(guarded, tmp_path, caplog, mon
     guarded.delete(f"/v1/forgotten/{SECRET_USER}", headers=headers)
     guarded.delete("/v1/forgotten/bad", headers=headers)
     guarded.request(SECRET_USER, "/v1/recommend", headers=headers)
-    monkeypatch.setattr(guarded.app.service.retrieval, "answers", fail)
+    monkeypatch.setattr(guarded.app.service.answerer.retrieval, "answers", fail)
     failed = guarded.post("/v1/recommend", json={"user_id": SECRET_USER}, headers=headers)
     assert failed.status_code == 500
     assert SECRET_USER not in failed.text
     log = "\n".join(own_log(caplog))
     assert "ValueError" in log
-    assert "answers = self._answer(" in log, "where it happened is told"
+    assert "outcomes = self._answer(" in log, "where it happened is told"
     written = log + guarded.get("/metrics", headers=headers).text + (tmp_path / "audit.jsonl").read_text()
     for secret in (SECRET_USER, key, key.split("_", 2)[2]):
         assert secret not in written

@@ -33,6 +33,7 @@ OTHER = {
     "num_cpus": 0.5,
     "request_timeout_s": 29.0,
     "autoscaling": {"max_replicas": 3},
+    "scorer": {"num_cpus": 0.5},
 }
 
 
@@ -50,24 +51,34 @@ def test_every_autoscaling_setting_reaches_ray_serve(tiny_run, name):
     assert changed != usual
 
 
-def test_only_the_user_config_tells_runs_apart(tiny_run, orphan_run):
-    one, other = (application(run, ServeConfig()) for run in (tiny_run, orphan_run))
+@pytest.mark.parametrize("node", [{"num_gpus": 1}, {"num_cpus": 3}, {"autoscaling": {"max_replicas": 9}}])
+def test_every_setting_of_scorers_reaches_ray_serve(tiny_run, node):
+    usual, changed = (build(ServeConfig, {"scorer": one}, "serve") for one in ({}, node))
+    assert application(tiny_run, changed) != application(tiny_run, usual)
+
+
+@pytest.mark.parametrize("scorer", [None, {}])
+def test_only_the_user_config_tells_runs_apart(tiny_run, orphan_run, scorer):
+    one, other = (application(run, ServeConfig(scorer=scorer)) for run in (tiny_run, orphan_run))
     for described in (one, other):
-        described["applications"][0]["deployments"][0].pop("user_config")
+        for deployment in described["applications"][0]["deployments"]:
+            assert deployment.pop("user_config")
     assert one == other  # anything else would restart the replicas
 
 
-def test_ray_serve_takes_the_description(tiny_run):
+@pytest.mark.parametrize(("scorer", "names"), [(None, ["Replica"]), ({"num_gpus": 0.5}, ["Replica", "Scorer"])])
+def test_ray_serve_takes_the_description(tiny_run, scorer, names):
     schema = pytest.importorskip("ray.serve.schema").ServeDeploySchema
-    described = schema.model_validate(application(tiny_run, ServeConfig(port=8002)))
+    described = schema.model_validate(application(tiny_run, ServeConfig(port=8002, scorer=scorer)))
     assert described.http_options.port == 8002
     assert described.applications[0].import_path == "serving.app:build"
+    assert [one.name for one in described.applications[0].deployments] == names
 
 
 def test_threads_are_those_of_the_model(tiny_run, serve, tmp_path, monkeypatch):
     for threads in (1, 2):
         service = serve(tiny_run, tmp_path, threads=threads)
-        monkeypatch.setattr(service.retrieval, "answers", lambda questions: [torch.get_num_threads()])
+        monkeypatch.setattr(service.answerer.retrieval, "answers", lambda questions: [torch.get_num_threads()])
         assert asyncio.run(service.answer(Question())) == threads
 
 

@@ -100,11 +100,12 @@ class TextVectors(ItemEncoder):
         if self._reader is None:
             self._reader = SentenceReader(find_encoder(self.config.encoder))
         texts = _texts(rows, self.config.columns)
-        return self.out(self._turned(self._reader.read(texts, self.config.max_tokens, quiet=True), texts))
+        read = self._turned(self._reader.read(texts, self.config.max_tokens, quiet=True), texts)
+        return self.out(read.to(self.out.weight.device))
 
     def _turned(self, vectors_NW: np.ndarray, texts: Sequence[str]) -> Tensor:
         """Return sentence vectors along the directions of training, 0 beyond them and where there is no text [N, K]."""
-        turned = along(vectors_NW, self.mean_W.numpy(), self.turn_WK.numpy())
+        turned = along(vectors_NW, self.mean_W.cpu().numpy(), self.turn_WK.cpu().numpy())
         there = torch.tensor([bool(text) for text in texts]).unsqueeze(1)
         return F.pad(torch.from_numpy(turned) * there, (0, self.config.directions - turned.shape[1]))
 
