@@ -10,8 +10,7 @@ from typing import Annotated
 
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
@@ -24,7 +23,9 @@ from raysys.model.backbones import BACKBONES
 from raysys.model.backbones.backbone import ModelContext
 from raysys.model.fields import NUM_QUANTILES
 from raysys.model.items import ITEM_ENCODERS
-from raysys.model.items.encoder import ItemEncoder, ItemVectors
+from raysys.model.items.encoder import Fused, ItemEncoder, ItemVectors
+from raysys.model.items.id import IdEmbedding
+from raysys.model.items.new import NewItems
 from raysys.model.pairs import ColumnSchemas, FieldsConfig, ItemColumns, PairEncoder, Pairs
 from raysys.model.sharing import SHARINGS, Shared, SharingContext
 from raysys.model.target_encoding import TargetEncoding
@@ -59,6 +60,12 @@ class ModelConfig(FrozenConfig):
     )
     """What point-wise tasks share between states and their own towers; retrieval tasks go without."""
 
+    @model_validator(mode="after")
+    def _dropped_ids_leave_something(self) -> "ModelConfig":
+        if all(isinstance(part, IdEmbedding.Config) and part.dropout for part in self.items.values()):
+            raise ValueError("items: without its id nothing is left of an item; add `text`, or set id's dropout to 0")
+        return self
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -70,6 +77,8 @@ class Encoded:
     items: ItemVectors
     history: History
     pair_head: "PairHead | None" = None
+    new: NewItems | None = None
+    """What point-wise tasks may be asked for beyond the vocabulary."""
     _shared: dict[int, tuple[Targets, Shared]] = field(default_factory=dict, repr=False, compare=False)
     _labelled: dict[int, tuple[Targets, Targets]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -87,6 +96,10 @@ class Encoded:
         rows, anchors = places(anchor_BC, valid_BC)
         vectors = self.items(self.history.items_BL[rows, anchors.clamp(min=0)])
         return torch.where((anchors >= 0).unsqueeze(-1), vectors, self.start_BD[rows])
+
+    def in_vocabulary(self, items: Tensor) -> Tensor:
+        """Return indices with UNKNOWN in place of new items: their row in tables with one per item."""
+        return items if self.new is None else self.new.hidden(items)
 
     def nothing(self) -> Tensor:
         """Return 0 with a gradient of 0 for the backbone: for losses of items alone, so that no rank waits for it."""
@@ -136,11 +149,15 @@ class ItemTower(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Return f32[*, D] for i64[*]."""
-        return self._fused([encoder(items) for encoder in self.encoders.values()])
+        return self._fused(items)
 
     def table(self) -> Tensor:
         """Return the vectors of all real items [V - 2, D]; row i is item i + 2."""
-        return self._fused([encoder.table()[FIRST_ITEM:] for encoder in self.encoders.values()])  # type: ignore[operator]
+        return self._fused.table()
+
+    def at_step(self, key: int) -> ItemVectors:
+        """Return the vectors as the step of training sees them that `Batch.key` names."""
+        return Fused([encoder.at_step(key) for encoder in self.encoders.values()], self.unit)  # type: ignore[operator]
 
     def of_new(self, rows: pa.Table) -> Tensor:
         """Return the vectors [N, D] of items that training never saw, from rows like those of a catalog.
@@ -148,11 +165,11 @@ class ItemTower(nn.Module):
         Raises:
             UserError: an encoder knows items of training alone.
         """
-        return self._fused([encoder.of_new(rows) for encoder in self.encoders.values()])  # type: ignore[operator]
+        return self._fused.fuse([encoder.of_new(rows) for encoder in self.encoders.values()])  # type: ignore[operator]
 
-    def _fused(self, parts: list[Tensor]) -> Tensor:
-        vectors = sum(parts[1:], start=parts[0])
-        return F.normalize(vectors, dim=-1) if self.unit else vectors
+    @property
+    def _fused(self) -> Fused:
+        return Fused(list(self.encoders.values()), self.unit)  # type: ignore[arg-type]
 
 
 class PairHead(nn.Module):
@@ -190,8 +207,11 @@ class PairHead(nn.Module):
     def forward(self, encoded: Encoded, targets: Targets) -> Shared:
         """Return a view of each valid target for each task."""
         rows_N, columns_N = targets.mask_BC.nonzero(as_tuple=True)
-        items_N = targets.items_BC[rows_N, columns_N]
-        columns, history = self.columns(items_N), encoded.history
+        asked_N, history = targets.items_BC[rows_N, columns_N], encoded.history
+        items_N = encoded.in_vocabulary(asked_N)
+        columns, vectors_ND = self.columns(items_N), encoded.items(items_N)
+        if encoded.new is not None:
+            columns, vectors_ND = encoded.new.filled_in(asked_N, columns, vectors_ND)
         context = targets.context.at(rows_N, columns_N)
         statistics = [encoded.states_BLD.new_zeros(len(items_N), 0)]
         if self.encoding is not None:
@@ -201,7 +221,7 @@ class PairHead(nn.Module):
             statistics.append(self.totals(history, rows_N, targets.anchor_BC[rows_N, columns_N]))
         pairs = Pairs(
             states_ND=encoded.state_before(targets.anchor_BC, targets.mask_BC),
-            vectors_ND=encoded.items(items_N),
+            vectors_ND=vectors_ND,
             items_N=items_N,
             rows_N=rows_N,
             num_users=len(targets.mask_BC),
@@ -252,13 +272,13 @@ class Recommender(nn.Module):
         if self.pair_head is not None:
             self.pair_head.observe(dataset)
 
-    def vectors(self) -> ItemVectors:
-        """Return the item vectors that states are compared with."""
-        return self.backbone.vectors(self.items)
+    def vectors(self, key: int | None = None) -> ItemVectors:
+        """Return the item vectors that states are compared with; in training, as the step of a key sees them."""
+        return self.backbone.vectors(self.items.at_step(key) if self.training and key is not None else self.items)
 
-    def forward(self, history: History) -> Encoded:
-        """Return the states after each token, [B, L, D]."""
-        vectors = self.vectors()
+    def forward(self, history: History, key: int | None = None) -> Encoded:
+        """Return the states after each token, [B, L, D]; `key` names the step in training, as `Batch.key` does."""
+        vectors = self.vectors(key)
         states_BLD = self.backbone(history, vectors)
         if self.start_D is not None:
             start_BD = self.start_D.expand(len(states_BLD), -1)

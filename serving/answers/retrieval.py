@@ -6,14 +6,14 @@ goes through: candidates (shortlist.py), what tasks predict of them (ranking.py)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raysys.data.batches import Columns, History
-from raysys.data.schema import FIRST_ITEM, PAD
+from raysys.data.schema import FIRST_ITEM
 from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import ModelScorer, query_vectors
 from raysys.model.recommender import Encoded
@@ -162,14 +162,15 @@ class Retrieval:
             lists[row].predicted = {name: values[row, :count].numpy() for name, values in scores.items()}
 
     def _task_scores(self, encoded: Encoded, anchor_B: Tensor, items_BK: Tensor, context: Columns) -> dict[str, Tensor]:
-        """Return what tasks predict; of new items they know nothing, so each counts as the mean of the others."""
-        first, calibrators = self._live.items.first_new, self._run.calibrators
-        new_BK = items_BK >= first
-        if not new_BK.any():
-            return task_scores(self._network, encoded, anchor_B, items_BK, calibrators, context)
-        known_BK = items_BK.masked_fill(new_BK, PAD)
-        scores = task_scores(self._network, encoded, anchor_B, known_BK, calibrators, context)
-        return {name: _means_for(values, new_BK, known_BK != PAD) for name, values in scores.items()}
+        """Return what tasks predict; new items are told of by their vectors and features, as single items unknown."""
+        return task_scores(
+            self._network,
+            replace(encoded, new=self._live.items.new),
+            anchor_B,
+            items_BK,
+            self._run.calibrators,
+            context,
+        )
 
     def _answer(
         self, question: Question, shown: Shortlist, filled: Filled, why: Sequence[tuple[Reason, ...]] | None
@@ -177,7 +178,6 @@ class Retrieval:
         predicted = {name: values.tolist() for name, values in shown.predicted.items()} if question.scores else {}
         columns = zip(
             *self._live.items.names(shown.items_K),
-            (shown.items_K < self._live.items.first_new).tolist(),
             shown.final_K.tolist(),
             filled.propensities,
             shown.retrieved_K.tolist(),
@@ -191,11 +191,11 @@ class Retrieval:
                 score,
                 place + 1,
                 propensity,
-                {name: own[place] for name, own in predicted.items()} if is_known else {},
+                {name: own[place] for name, own in predicted.items()},
                 retrieved,
                 reasons_,
             )
-            for place, (item_id, title, is_known, score, propensity, retrieved, reasons_) in enumerate(columns)
+            for place, (item_id, title, score, propensity, retrieved, reasons_) in enumerate(columns)
         ]
         return Answer(items, question.source if shown.is_known else "popularity", self._unknown(question))
 
@@ -242,11 +242,6 @@ class _Live:
     items: LiveItems
     rules: Sequence[Rule]
     searcher: Searcher
-
-
-def _means_for(values_BK: Tensor, new_BK: Tensor, known_BK: Tensor) -> Tensor:
-    totals_B = torch.where(known_BK, values_BK, 0).sum(1, keepdim=True)
-    return torch.where(new_BK, totals_B / known_BK.sum(1, keepdim=True).clamp(min=1), values_BK)
 
 
 _NOTHING = np.zeros(0, np.int64)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 from serving.catalogue.live import LiveItems, Overlay
-from serving.stores import Store, StoreDownError
+from serving.stores import Store, StoreClosedError, StoreDownError
 
 _log = logging.getLogger("ray.serve")
 
@@ -61,5 +61,7 @@ class Follower:
             await asyncio.sleep(self._store.config.poll_items_s)
             try:
                 await self.sync()
+            except StoreClosedError:
+                return
             except StoreDownError:
                 continue

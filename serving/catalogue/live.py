@@ -13,11 +13,14 @@ import torch
 from pydantic_core import to_json
 from torch import Tensor
 
+from raysys.data.batches import Columns
 from raysys.data.schema import CATEGORY_PREFIX, FIRST_ITEM, NUMBER_PREFIX, UNKNOWN
 from raysys.errors import UserError
+from raysys.model.items.new import NewItems
 from raysys.runs import Run
 from serving.answers.features import NOTHING_CHANGED, Changed, ItemFeatures
 from serving.catalogue.changes import WITHDRAWN, FieldValue, ItemChange
+from serving.catalogue.described import ItemDescriptions
 from serving.index import Allowed
 
 _log = logging.getLogger("ray.serve")
@@ -33,17 +36,19 @@ class LiveItems:
         version: int = 0,
         changes: Mapping[str, Fields] | None = None,
         new: Mapping[str, Tensor] | None = None,
+        columns: Columns | None = None,
     ) -> None:
-        """Put the fields of items over a run's, and new items with their vectors behind its vocabulary."""
+        """Put the fields of items over a run's; new items, with vectors and features, behind its vocabulary."""
         self.version, self.changes = version, changes or {}
         self._vocabulary, self._table = run.vocabulary, run.catalog.table
         self._ids, self._known_titles = run.vocabulary.item_ids, self._table["title"].combine_chunks()
         self.num_known = len(self._ids)
         self.first_new = self.num_known + FIRST_ITEM
-        """The vocabulary index from which items are new."""
+        """The index from which items are new."""
         self.new_ids = tuple(new or ())
-        self.vectors_ND = torch.stack(list(new.values())) if new else None
-        self._new = {name: self.first_new + place for place, name in enumerate(self.new_ids)}
+        self.new = NewItems(self.first_new, torch.stack(list(new.values())), columns or Columns()) if new else None
+        """What the model is told of new items."""
+        self._new_at = {name: self.first_new + place for place, name in enumerate(self.new_ids)}
         self.num_items = self.num_known + len(self.new_ids)
         self._titles: dict[int, str | None] = {}
         changed, withdrawn = self._placed()
@@ -58,14 +63,14 @@ class LiveItems:
     def lookup(self, item_ids: Sequence[str]) -> np.ndarray:
         """Return indices of items, i64, UNKNOWN where there is none."""
         found = self._vocabulary.lookup(item_ids).astype(np.int64)
-        if self._new:
+        if self._new_at:
             for place in np.flatnonzero(found == UNKNOWN).tolist():
-                found[place] = self._new.get(item_ids[place], UNKNOWN)
+                found[place] = self._new_at.get(item_ids[place], UNKNOWN)
         return found
 
     def new_among(self, item_ids: Iterable[str]) -> np.ndarray:
         """Return the indices of those that are new."""
-        return np.array([self._new[name] for name in item_ids if name in self._new], np.int64)
+        return np.array([self._new_at[name] for name in item_ids if name in self._new_at], np.int64)
 
     def names(self, items_K: np.ndarray) -> tuple[list[str], list[str | None]]:
         """Return ids and titles, one by one: for a few, Arrow's `take` costs ten times as much."""
@@ -80,7 +85,7 @@ class LiveItems:
 
     def popularity(self, counts_I: np.ndarray) -> np.ndarray:
         """Return counts of the run's items with those of new ones behind, which nobody had."""
-        return np.append(counts_I, np.zeros(len(self.new_ids), counts_I.dtype)) if self._new else counts_I
+        return np.append(counts_I, np.zeros(len(self.new_ids), counts_I.dtype)) if self._new_at else counts_I
 
     def fields(self, item_id: str) -> dict[str, FieldValue] | None:
         """Return what is known of an item, by columns of the catalog; None where nothing is."""
@@ -95,7 +100,7 @@ class LiveItems:
 
     def is_new(self, item_id: str) -> bool:
         """Tell whether an item is not of the run, and can be shown all the same."""
-        return item_id in self._new
+        return item_id in self._new_at
 
     def _placed(self) -> tuple[Changed, tuple[str, ...]]:
         """Return the values by column and place, and the ids that are withdrawn; notes titles."""
@@ -121,6 +126,7 @@ class Overlay:
     def __init__(self, run: Run, threads: int = 1) -> None:
         self._run, self._threads, self._reading = run, threads, threading.Lock()
         self._changes: dict[str, Fields] = {}
+        self._descriptions = ItemDescriptions(run)
         self._read: dict[str, tuple[bytes, Tensor]] = {}  # new item -> what was read of it, its vector
         self.live = LiveItems(run)
         """The newest snapshot."""
@@ -133,7 +139,8 @@ class Overlay:
         except UserError as error:
             _log.warning("new items are not shown: %s", error)
             new = {}
-        self.live = LiveItems(self._run, version, self._changes, new)
+        columns = self._descriptions.of([self._changes[name] for name in new])
+        self.live = LiveItems(self._run, version, self._changes, new, columns)
         return self.live
 
     def check_new(self) -> None:
