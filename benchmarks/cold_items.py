@@ -36,7 +36,8 @@ def main() -> None:
     rows = _rows(found)
     peers.table(rows)
     if options.output:
-        more = {"new_items": len(trial.new_ids), "targets": trial.counts, "width": options.width}
+        settings = {name: getattr(options, name) for name in ("epochs", "learning_rate", "width", "seed")}
+        more = {"new_items": len(trial.new_ids), "targets": trial.counts, "settings": settings}
         peers.write(options.output, rows, about, more)
 
 
@@ -46,9 +47,9 @@ def variants(chances: Sequence[float]) -> Iterator[tuple[str, dict[str, Any]]]:
 
     text = read_yaml(EXAMPLE / "pretrain-text.yaml")["model"]["items"]["text"]
     yield PLAIN, {"id": {}, "text": text}
+    yield "text alone", {"text": text}
     for chance in chances:
         yield f"dropout {chance:g}", {"id": {"dropout": chance}, "text": text}
-    yield "text alone", {"text": text}
 
 
 class Log:
@@ -129,8 +130,15 @@ class Trial:
             "root": str(self._folder),
             "dataset": str(self._dataset.path),
             "model": {**node["model"], "width": options.width, "items": items},
-            "training": {**node["training"], "epochs": options.epochs, "threads": 1},
-            "evaluation": {"k": [10], "resamples": 20, "baselines": {}},
+            "optimizer": {"learning_rate": options.learning_rate},
+            "training": {
+                **node["training"],
+                "epochs": options.epochs,
+                "evaluate_every": options.epochs,
+                "batch_size": 64,
+                "threads": 1,
+            },
+            "evaluation": {"k": [10], "resamples": 20, "max_users": 1000, "baselines": {}},
             "seed": options.seed,
         }
         return raysys.train(node)
@@ -195,15 +203,16 @@ def _rows(found: Mapping[str, Figures]) -> Rows:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 epochs, one dropout")
-    parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.3, 0.5], help="of ids (default: .1 .3 .5)")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--quick", action="store_true", help="2 epochs, one dropout")
+    parser.add_argument("--dropout", type=float, nargs="+", default=[0.3, 0.5], help="of ids (default: .3 .5)")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="write the rows as JSON")
     options = parser.parse_args()
     if options.quick:
-        options.epochs, options.dropout = 4, [0.3]
+        options.epochs, options.dropout = 2, [0.3]
     return options
 
 

@@ -22,6 +22,8 @@ class ItemDescriptions:
 
     def of(self, rows: Sequence[Mapping[str, FieldValue]]) -> Columns:
         """Return the features of items [N] from their fields, by columns of the catalog."""
+        if not rows:
+            return Columns()
         schema = self._schema
         numbers = {name: torch.from_numpy(numbers_of(rows, NUMBER_PREFIX + name)) for name in schema.numbers}
         categories = {}

@@ -80,7 +80,7 @@ class _Thinned:
         """Return all rows [V, D]."""
         return self._weight_VD * self._stay(torch.arange(len(self._weight_VD), device=self._weight_VD.device))
 
-    @torch.compiler.disable  # a key would be compiled in, one for every step
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a key would be compiled in, one for every step
     def _stay(self, items: Tensor) -> Tensor:
         """Return 1 for items that keep their vectors, and for what is no item, else 0; f32[*, 1]."""
         everywhere = torch.zeros(1, dtype=torch.int64, device=items.device)
