@@ -36,7 +36,7 @@ def main() -> None:
     rows = _rows(found)
     peers.table(rows)
     if options.output:
-        settings = {name: getattr(options, name) for name in ("epochs", "learning_rate", "width", "seed")}
+        settings = {name: getattr(options, name) for name in ("epochs", "user_share", "learning_rate", "width", "seed")}
         more = {"new_items": len(trial.new_ids), "targets": trial.counts, "settings": settings}
         peers.write(options.output, rows, about, more)
 
@@ -134,6 +134,7 @@ class Trial:
             "training": {
                 **node["training"],
                 "epochs": options.epochs,
+                "user_share": options.user_share,
                 "evaluate_every": options.epochs,
                 "batch_size": 64,
                 "threads": 1,
@@ -206,6 +207,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 epochs, one dropout")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.3, 0.5], help="of ids (default: .3 .5)")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--user-share", type=float, default=1.0, help="of the users that training sees")
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
