@@ -45,8 +45,10 @@ packages:
 	apt-get -qq install --yes --no-install-recommends redis-server; } >/dev/null 2>&1 || \
 	echo "no redis-server: tests of the store in Redis are skipped"
 
+# Tests with processes or a Ray of their own count on the machine, so they run one by one.
 test: $(STAMP) packages  ## what CI runs: everything but the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not cluster and not process"
+	$(BIN)/python -m pytest -m "not slow and (cluster or process)"
 
 check: $(STAMP)  ## format, lint, types, arrows and the fast tests: under a minute
 	$(BIN)/ruff format --check .

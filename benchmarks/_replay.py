@@ -21,7 +21,7 @@ from tuning.config import TuneConfig
 from tuning.plan import Plan
 from tuning.search import scheduler_of
 from tuning.trial import OBJECTIVE, Standing
-from tuning.trials import Begun, Trials, searcher_of
+from tuning.trials import Begun, Trials, sampler_of
 
 if TYPE_CHECKING:
     import optuna
@@ -120,11 +120,10 @@ class _OnTable(Trials):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        config, space = plan.config, plan.space_of
-        self.sampler = searcher_of(plan).sampler(config.seed, config.num_trials, config.max_concurrent, space)
+        self.sampler = sampler_of(plan)
         self.given = optuna.samplers.RandomSampler()  # draws nothing: all parameters of a row are given
         self.domains: dict[str, BaseDistribution] = {}
-        for path, part in space.parts.items():
+        for path, part in plan.space_of.parts.items():
             self.domains |= part.domains(path)
         self.rows_left, self.first = list(rows), first
         self.row_of: dict[int, Row] = {}

@@ -19,7 +19,7 @@ import random
 import statistics
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,13 @@ SEARCHES = {
 }
 """Searcher and scheduler."""
 METRICS = ("click.auc", "next_item.ndcg@10", "long_view.auc")
-PAIR = ("click.auc", "next_item.ndcg@10")
+SEVERAL = ("gp", "tpe", "random")
+"""Searchers of two objectives, the default first."""
+PAIRS = (
+    ("click.auc", "next_item.ndcg@10"),
+    ("long_view.auc", "next_item.ndcg@10"),
+    ("like.auc", "similar_item.ndcg@10"),
+)
 ENOUGH, MOST_EPOCHS = 0.98, 0.25
 """Of the table's best value, and of its epochs."""
 ENOUGH_AREA, MOST_TRIALS = 0.95, 0.4
@@ -60,8 +66,9 @@ def main() -> None:
     node, rows = read_node(), _replay.read_rows(options.table)
     seeds = range(FEW_SEEDS if options.quick else SEEDS)
     single = {metric: _single(node, rows, metric, seeds) for metric in METRICS}
-    several = _several(node, rows, seeds)
-    found = [*(row for metric in METRICS for row in _rows(metric, single[metric])), *_area_rows(several)]
+    several = {" and ".join(pair): _several(node, rows, pair, seeds) for pair in PAIRS}
+    found = [row for metric in METRICS for row in _rows(metric, single[metric])]
+    found += [row for pair, one in several.items() for row in _area_rows(pair, one)]
     peers.table(found)
     if options.output:
         table = {"configurations": len(rows), "epochs": _epochs(rows), "seeds": len(seeds)}
@@ -150,30 +157,46 @@ def _rows(metric: str, found: Mapping[str, Mapping[str, Sequence[float]]]) -> li
     return rows
 
 
-def _several(node: Mapping[str, Any], rows: Sequence[_replay.Row], seeds: Sequence[int]) -> dict[str, list[float]]:
+def _several(
+    node: Mapping[str, Any], rows: Sequence[_replay.Row], pair: Sequence[str], seeds: Sequence[int]
+) -> dict[str, list[float]]:
     """Return after what share of the trials two objectives cover enough of what the table covers, one of each seed."""
     found: dict[str, list[float]] = {}
-    names = {"objectives": [{"metric": metric} for metric in PAIR], "num_trials": len(rows)}
-    for kind in ("tpe", "random"):
+    names = {"objectives": [{"metric": metric} for metric in pair], "num_trials": len(rows)}
+    for kind in SEVERAL:
         found[kind] = []
         for seed in seeds:
             plan = _replay.read_search({**node, **names, "searcher": {"kind": kind}, "seed": seed})
-            points = [one.objectives for one in _replay.replay(plan, rows, first_row(rows, seed))]
-            worst = [min(column) for column in zip(*points, strict=True)]
-            areas = [_replay.hypervolume(points[:count], worst) for count in range(1, len(points) + 1)]
-            found[kind].append(_first(areas, ENOUGH_AREA * areas[-1]) / len(rows))
-        _say(f"{' and '.join(PAIR)}, {kind}: {statistics.median(found[kind]):.2f} of the trials")
+            points = [_replay.objectives_of(plan, row) for row in rows]
+            trials = _replay.replay(plan, rows, first_row(rows, seed))
+            found[kind].append(_trials_to_enough((one.objectives for one in trials), points) / len(rows))
+        _say(f"{' and '.join(pair)}, {kind}: {statistics.median(found[kind]):.2f} of the trials")
     return found
 
 
-def _area_rows(found: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    told, unit = f"both objectives: tpe, trials to {ENOUGH_AREA:.0%} of the area", "share of the table's trials"
-    median, random = statistics.median(found["tpe"]), statistics.median(found["random"])
-    return [
-        peers.row(f"{told}, median", median, MOST_TRIALS, "limit", unit, True),
-        peers.row(f"{told}, worst seed", max(found["tpe"]), MOST_TRIALS, "limit", unit, True),
-        peers.row(f"{told}, median", median, random, "random search", unit, True),
-    ]
+def _trials_to_enough(told: Iterable[Sequence[float]], points: Sequence[Sequence[float]]) -> int:
+    """Return after how many trials they cover enough of the area of all points, above the worst in each objective."""
+    worst = [min(column) for column in zip(*points, strict=True)]
+    enough = ENOUGH_AREA * _replay.hypervolume(points, worst)
+    had: list[Sequence[float]] = []
+    for one in told:
+        had.append(one)
+        if _replay.hypervolume(had, worst) >= enough:
+            break
+    return len(had)
+
+
+def _area_rows(pair: str, found: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Return the rows of two objectives: what is asked for, of the default, and every search beside random search."""
+    told, unit = f"{pair}: {{}}, trials to {ENOUGH_AREA:.0%} of the area, {{}}".format, "share of the table's trials"
+    medians = {kind: statistics.median(shares) for kind, shares in found.items()}
+    default, *_ = SEVERAL
+    asked = (("median", medians[default]), ("worst seed", max(found[default])))
+    rows = [peers.row(told(default, name), own, MOST_TRIALS, "limit", unit, True) for name, own in asked]
+    for kind, own in medians.items():
+        beside = (None, "none") if kind == "random" else (medians["random"], "random search")
+        rows.append(peers.row(told(kind, "median"), own, *beside, unit, True))
+    return rows
 
 
 def _rank(rows: Sequence[_replay.Row], metric: str) -> int:

@@ -14,33 +14,35 @@ import os
 import random
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import peers
 from _deployment import deployed
-from _load import Outcome, closed_loop, constant_rate
+from _load import closed_loop, constant_rate
 from _serving import SIZES, served_run
 
 from serving.access.keys import add_key
 
 CONNECTIONS = (1, 16, 64)
-SHARE_OF_FASTAPI, MOST_OVERHEAD_MS = 0.7, 1.5
+MOST_OVERHEAD_MS = 1.5
+LOOP = "loop"
 HISTORY = 20
 _PATH = "/v1/recommend"
 
 
 def main() -> None:
     options = _options()
-    if options.measure:
-        print(json.dumps(_loop(options.measure, options.seconds)))
+    if options.loop:
+        _loop(options.loop)
         return
     if options.url:
         _deployment(options)
@@ -55,34 +57,45 @@ def main() -> None:
 
 
 def _compared(size: str, run: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure all servers in turn, several times: what the machine's other tenants take is then shared by all."""
     bodies, rows = histories(SIZES[size]["num_items"], 500), []
-    loop = peers.run_peer(Path(sys.executable), Path(__file__).absolute(), ["--measure", run])
-    found = {"ours": _measured(ours(run), bodies, options)}
-    found["FastAPI"] = _measured(fastapi(run), bodies, options)
+    servers: dict[str, Any] = {"ours": ours(run), "FastAPI": fastapi(run)}
     if not options.quick:
-        found["LitServe"] = _measured(litserve(run), bodies, options)
-    for peer in list(found)[1:]:
-        for connections in CONNECTIONS:
-            own, other = found["ours"][connections], found[peer][connections]
-            name = f"{size}, {connections} connections"
-            rates = _rate(own), _rate(other)
-            rows.append(peers.row(f"{name}", *rates, peer, "requests/s"))
-            times = own.percentile(99), other.percentile(99)
-            rows.append(peers.row(f"{name}, p99", *times, peer, "ms", lower_is_better=True))
-    overhead = found["ours"][1].percentile(50) - loop["p50_ms"]
-    rows.append(peers.row(f"{size}, p50 over a loop", overhead, MOST_OVERHEAD_MS, "limit", "ms", lower_is_better=True))
-    rows.append(peers.row(f"{size}, loop", loop["per_second"], None, "none", "requests/s"))
+        servers["LitServe"] = litserve(run)
+    with contextlib.ExitStack() as stack:
+        ask_loop = stack.enter_context(looped(run))
+        up = {name: stack.enter_context(server) for name, server in servers.items()}
+        for url, headers in up.values():
+            closed_loop(url + _PATH, 4, 1, bodies, headers)
+        rounds = [_round(up, ask_loop, bodies, options.seconds) for _ in range(options.rounds)]
+    middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+    for peer in list(servers)[1:]:
+        for count in CONNECTIONS:
+            name = f"{size}, {count} connection{'s' * (count > 1)}"
+            rates, times = ([middle[who, count, what] for who in ("ours", peer)] for what in ("rate", "p99"))
+            rows.append(peers.row(name, rates[0], rates[1], peer, "requests/s"))
+            rows.append(peers.row(f"{name}, p99", times[0], times[1], peer, "ms", lower_is_better=True))
+    for who in servers:
+        over = statistics.median(one[who, 1, "p50"] - one[LOOP] for one in rounds)
+        name = f"{size}, p50 of {who} over a loop" if who != "ours" else f"{size}, p50 over a loop"
+        rows.append(peers.row(name, over, MOST_OVERHEAD_MS, "limit", "ms", lower_is_better=True))
+    rows.append(peers.row(f"{size}, p50 of the loop", middle[LOOP], None, "none", "ms"))
     return rows
 
 
-def _rate(outcome: Outcome) -> float:
-    return outcome.statuses["200"] / outcome.seconds
-
-
-def _measured(server: Any, bodies: list[bytes], options: argparse.Namespace) -> dict[int, Outcome]:
-    with server as (url, headers):
-        closed_loop(url + _PATH, 4, 1, bodies, headers)
-        return {count: closed_loop(url + _PATH, count, options.seconds, bodies, headers) for count in CONNECTIONS}
+def _round(
+    up: Mapping[str, tuple[str, dict[str, str]]],
+    ask_loop: Callable[[float], float],
+    bodies: list[bytes],
+    seconds: float,
+) -> dict[Any, float]:
+    found: dict[Any, float] = {LOOP: ask_loop(seconds)}
+    for count in CONNECTIONS:
+        for who, (url, headers) in up.items():
+            outcome = closed_loop(url + _PATH, count, seconds, bodies, headers)
+            found[who, count, "rate"] = outcome.statuses["200"] / outcome.seconds
+            found |= {(who, count, f"p{percent}"): outcome.percentile(percent) for percent in (50, 99)}
+    return found
 
 
 def histories(num_items: int, count: int) -> list[bytes]:
@@ -119,31 +132,56 @@ def litserve(run: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 @contextlib.contextmanager
+def looped(run: Path) -> Iterator[Callable[[float], float]]:
+    """Load the model in a process of its own; gives what asks it in a loop for some seconds, and returns p50 in ms."""
+    command = [sys.executable, __file__, "--loop", str(run)]
+    env = {**os.environ, **peers.ONE_THREAD}
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        told, answers = process.stdin, process.stdout
+        assert told is not None
+        assert answers is not None
+
+        def ask(seconds: float) -> float:
+            told.write(f"{seconds}\n")
+            told.flush()
+            return float(answers.readline())
+
+        try:
+            yield ask
+        finally:
+            told.close()
+
+
+@contextlib.contextmanager
 def _process(command: list[str]) -> Iterator[str]:
     port = free_port()
     env = {**os.environ, **peers.ONE_THREAD, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    process = subprocess.Popen([*command, str(port)], env=env, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(url, process)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen([*command, str(port)], env=env, start_new_session=True, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            if not _answers(url, process):
+                log.seek(0)
+                raise SystemExit(f"{command} does not answer:\n{log.read()[-3000:]}")
+            yield url
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
 
 
-def _wait(url: str, process: subprocess.Popen[Any]) -> None:
+def _answers(url: str, process: subprocess.Popen[Any]) -> bool:
+    """Wait until a server answers anything, or ends."""
     for _ in range(600):
         try:
             urllib.request.urlopen(f"{url}/", timeout=5)
-            return
+            return True
         except urllib.error.HTTPError:
-            return
+            return True
         except OSError:
             if process.poll() is not None:
-                raise SystemExit(f"{process.args} ended with {process.returncode}") from None
+                return False
             time.sleep(0.2)
-    raise SystemExit(f"{process.args} does not answer")
+    return False
 
 
 def free_port() -> int:
@@ -153,8 +191,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _loop(run: str, seconds: float) -> dict[str, float]:
-    """Return rate and p50 of the model called in a loop, in this process."""
+def _loop(run: str) -> None:
+    """Call the model in a loop, for as many seconds as each line of the input says, and print p50 in ms."""
     import torch
 
     from raysys.runs import Run
@@ -172,13 +210,13 @@ def _loop(run: str, seconds: float) -> dict[str, float]:
     questions = [Question(with_history(NOBODY, history, event), k=10) for history in asked]
     for question in questions[:50]:
         retrieval.answers([question])
-    times: list[float] = []
-    while sum(times) < seconds:
-        began = time.perf_counter()
-        retrieval.answers([questions[len(times) % len(questions)]])
-        times.append(time.perf_counter() - began)
-    times.sort()
-    return {"per_second": len(times) / sum(times), "p50_ms": times[len(times) // 2] * 1000}
+    for line in sys.stdin:
+        times: list[float] = []
+        while sum(times) < float(line):
+            began = time.perf_counter()
+            retrieval.answers([questions[len(times) % len(questions)]])
+            times.append(time.perf_counter() - began)
+        print(statistics.median(times) * 1000, flush=True)
 
 
 def _deployment(options: argparse.Namespace) -> None:
@@ -237,7 +275,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the small catalogue, without LitServe")
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), help="catalogues to compare [ml-1m 1m]")
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each server, of which the median counts")
     parser.add_argument("--root", type=Path, help="where runs are kept between calls")
     parser.add_argument("-o", "--output", type=Path, help="write the rows as JSON")
     parser.add_argument("--url", help="load this endpoint (URL of /v1/recommend) instead")
@@ -247,7 +286,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bodies", type=Path, help="file with a body a line")
     parser.add_argument("--users", type=int, help="ask for users u0 .. uN-1")
     parser.add_argument("--items", type=int, default=1000, help="ask by random histories of items i0 .. iN-1")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--loop", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.sizes = options.sizes or (["ml-1m"] if options.quick else ["ml-1m", "1m"])
     return options

@@ -1,8 +1,14 @@
 """The sections of docs/results.md about searches: replays on a recorded table, and the winner beside other ways."""
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_WIDTH = 120
+"""Of a line of text."""
+_FEW = 0.4
+"""Of the table's trials."""
 
 
 def replays(found: Mapping[str, Any]) -> str:
@@ -14,7 +20,11 @@ def replays(found: Mapping[str, Any]) -> str:
         for metric, searches in found["single"].items()
         for name, one in searches.items()
     ]
-    areas = "; ".join(f"{name} {_both(found['several'][name])}" for name in found["several"])
+    areas = [
+        f"| {pair} | {name} | {_both(shares)} | {statistics.fmean(share <= _FEW for share in shares) * 100:.0f} % |"
+        for pair, searches in found["several"].items()
+        for name, shares in searches.items()
+    ]
     ranks = ", ".join(f"number {rank} by `{metric}`" for metric, rank in table["rank_of_the_default"].items())
     return f"""## KuaiRand: what a search saves
 
@@ -29,8 +39,12 @@ example's own configuration is {ranks}.
 |---|---|---|---|---|---|
 {chr(10).join(lines)}
 
-Of `click.auc` and `next_item.ndcg@10` together, trials until 95 % of the area that the table covers above its worst
-values, as shares of its trials: {areas}.
+Of two metrics together, trials until 95 % of the area that the table covers above its worst values, as shares of its
+trials, and how many seeds are there within {_FEW * 100:.0f} % of them:
+
+| metrics | search | trials to 95 % of the area | seeds within {_FEW * 100:.0f} % |
+|---|---|---|---|
+{chr(10).join(areas)}
 
 ```bash
 python benchmarks/evidence/tune_table.py
@@ -50,13 +64,14 @@ def winner(found: Mapping[str, Any]) -> str:
         for metric, one in gains.items()
     ]
     weightings = ", ".join(f"`{row['name']}`" for row in found["rows"] if _is_weighting(row["name"]))
+    text = f"""The best three configurations of the same table, by the rule of `examples/kuairand/tune.yaml` over
+`click.auc` and `next_item.ndcg@10`, were trained on all users beside the default; the winner on validation is
+`{summary["winner"]}`. Beside it stands the weighting method that is best on validation by the same rule:
+`{summary["best_weighting"]}`, of {weightings}. Figures are of the test period, differences with 95 % intervals of a
+paired bootstrap over users; one seed."""
     return f"""## KuaiRand: the winner of a search
 
-The best three configurations of the same table, by the rule of `examples/kuairand/tune.yaml` over `click.auc` and
-`next_item.ndcg@10`, were trained on all users beside the default; the winner on validation is `{summary["winner"]}`.
-Beside it stands the weighting method that is best on validation by the same rule: `{summary["best_weighting"]}`, of
-{weightings}. Figures are of the test period, differences with 95 % intervals of a paired bootstrap over users; one
-seed.
+{textwrap.fill(text, _WIDTH)}
 
 | metric | beside | it has | the winner has | difference |
 |---|---|---|---|---|

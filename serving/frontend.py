@@ -21,9 +21,21 @@ _LAUNCHER = """#!/bin/sh
 # Replicas, metrics and statistics are for this machine alone; clients come to the front, by https where it has a
 # certificate. Ray knows one address for all of them.
 for argument; do [ "$before" = -f ] && config=$argument; before=$argument; done
-sed -i {edits} "$config"
+grep -q txn.most "$config" || sed -i {edits} "$config"
 exec {binary} "$@"
 """
+
+
+_SCARCE = "{ path_beg /v1/recommend /v1/rank /v1/similar /v1/bundle /v1/popular } { be_conn,sub(txn.most) gt 0 }"
+_FULL = (
+    "http-request set-var(txn.most) nbsrv,mul(MOST)",
+    f"http-request set-var(txn.id) req.hdr(x-request-id),regsub([^A-Za-z0-9._:-],,g) if {_SCARCE}",
+    f"http-request set-var(txn.id) uuid() if {_SCARCE} !{{ var(txn.id) -m len gt 0 }}",
+    "http-request return status 429 content-type application/json hdr retry-after 1 hdr x-request-id %[var(txn.id)] "
+    """lf-string '{"error":{"code":"overloaded","message":"too much is under way; try again in 1 s","""
+    """"request_id":"%[var(txn.id)]"}}' if """ + _SCARCE,
+)
+"""Refuses at the front what replicas would have to refuse: under heavy load that would cost them as much as answers."""
 
 
 def prepare(config: ServeConfig) -> None:
@@ -74,6 +86,9 @@ def _launcher(folder: Path, config: ServeConfig, ports: tuple[int, int]) -> Path
     host = f"[{config.host}]" if ":" in config.host else config.host
     told = f"{host}:{config.port}{_certificate(folder, config)}"
     edits.append(f"s#bind {_LOOPBACK}:{config.port}$#bind {told}#")
+    most = config.limits.waiting + config.limits.batch
+    lines = "\\\n".join(f"    {line.replace('MOST', str(most))}" for line in _FULL)
+    edits.append(f"/^backend /{{/default_backend/!a\\\n{lines}\n}}")
     path = folder / "haproxy"
     words = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
     path.write_text(_LAUNCHER.format(edits=words, binary=shlex.quote(get_haproxy_binary())))

@@ -40,3 +40,18 @@ def test_figures_of_many_tasks_are_of_the_configs_that_are_here():
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=True)
     changed = "examples/kuairand changed: run benchmarks/evidence/multitask.py again"
     assert [row["digest"] for row in rows] == done.stdout.split(), changed
+
+
+@pytest.mark.process
+def test_figures_of_the_winner_are_of_the_configs_that_are_here():
+    code = (
+        "import json, pathlib, sys; sys.path += ['benchmarks/evidence']; "
+        "import tune_table; from tune_winner import contenders, digest, read_plan; "
+        "plan = read_plan(False, pathlib.Path('store')); found = contenders(tune_table.OUTPUT); "
+        "configs = {name: plan.candidate(values).model_dump(mode='json') for name, values in found.items()}; "
+        "print(json.dumps({name: digest(config) for name, config in configs.items()}))"
+    )
+    rows = json.loads((ROOT / "benchmarks" / "results" / "evidence-tune_winner.json").read_text())["rows"]
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    changed = "examples/kuairand changed: run benchmarks/evidence/tune_winner.py again"
+    assert {row["name"]: row["digest"] for row in rows} == json.loads(done.stdout), changed

@@ -45,7 +45,7 @@ class TuneConfig(FrozenConfig):
     seed: int = Field(0, ge=0)
     """Of the proposals; the trainings keep the seed of the base."""
     searcher: Annotated[FrozenConfig, OneOf(SEARCHERS, default="tpe")] = TPE.Config()
-    """What proposes configurations."""
+    """What proposes configurations; with several objectives gp, unless another is named."""
     scheduler: Annotated[FrozenConfig, OneOf(SCHEDULERS, default="asha")] = Asha.Config()
     """Which trials are stopped early; with several objectives, none are."""
     storage: str | None = None
@@ -56,9 +56,9 @@ class TuneConfig(FrozenConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _several_objectives_stop_no_trial(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and value.get("objectives") and "scheduler" not in value:
-            return {**value, "scheduler": {"kind": "none"}}
+    def _defaults_of_several_objectives(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("objectives"):
+            return {"scheduler": {"kind": "none"}, "searcher": {"kind": "gp"}, **value}
         return value
 
     @model_validator(mode="after")

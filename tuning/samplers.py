@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GPSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -14,6 +14,7 @@ from tuning.distribution import Params
 
 NUMBER = "number"
 """Attribute of trials: the search's own number, which a trial keeps when it goes on as another one of Optuna's."""
+_MOST_REFUSED = 10
 
 
 class Reseeded(BaseSampler):
@@ -66,6 +67,20 @@ def _draws_before(study: Study, trial: FrozenTrial) -> int:
         last = again[other.user_attrs.get(NUMBER)] == place and NUMBER in other.user_attrs
         count += not failed or last
     return count
+
+
+class UnstuckGP(GPSampler):
+    """Optuna's, but what follows ten refused proposals in a row is drawn at random.
+
+    It learns from complete trials alone: of refusals it learns nothing, and may propose nearly the same for ever.
+    """
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing for it to draw after pruned trials, which with this sampler are those that were refused."""
+        before = study.get_trials(deepcopy=False)[: trial.number][-_MOST_REFUSED:]
+        if len(before) == _MOST_REFUSED and all(other.state == TrialState.PRUNED for other in before):
+            return {}
+        return super().infer_relative_search_space(study, trial)
 
 
 class PointSampler(BaseSampler):

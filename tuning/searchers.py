@@ -6,6 +6,7 @@ To add a kind: write a class like those below and add its line to SEARCHERS.
 import importlib.util
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -17,6 +18,19 @@ from tuning.space import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+
+
+_LEAST_STARTUP, _MOST_STARTUP, _MOST_STARTUP_OF_SEVERAL = 3, 10, 4
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What a searcher must know of a search."""
+
+    space: Space
+    num_trials: int
+    num_objectives: int = 1
+    max_concurrent: int = 1
 
 
 class Searcher(ABC):
@@ -41,14 +55,14 @@ class Searcher(ABC):
         """Return after how many trials, the base first, nothing is left to try; None if that never happens."""
         return None
 
-    def sampler(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+    def sampler(self, seed: int, sought: Sought) -> "BaseSampler":
         """Return the sampler of a study: what it draws for a trial depends on the seed, its number and the storage."""
         from tuning.samplers import Reseeded
 
-        return Reseeded(seed, lambda drawn: self.build(drawn, num_trials, max_concurrent, space))
+        return Reseeded(seed, lambda drawn: self.build(drawn, sought))
 
     @abstractmethod
-    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+    def build(self, seed: int, sought: Sought) -> "BaseSampler":
         """Return a sampler for one trial: of a seed, and with no memory but the study's storage."""
 
 
@@ -56,7 +70,8 @@ class WithStartup(FrozenConfig):
     """What searchers that learn from trials have in common."""
 
     startup_trials: int | None = Field(None, ge=1)
-    """Trials that are drawn at random before it begins to learn; null takes a quarter of num_trials, from 3 to 10."""
+    """Trials that are drawn at random before it begins to learn; null takes a quarter of num_trials, from 3 to 10, and
+    to 4 for gp with several objectives."""
 
 
 class TPE(Searcher):
@@ -67,18 +82,24 @@ class TPE(Searcher):
 
         kind: Literal["tpe"] = "tpe"
 
-    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
-        """Return Optuna's TPE over all parameters jointly; those of one kind apart where kinds vary."""
+    def build(self, seed: int, sought: Sought) -> "BaseSampler":
+        """Return Optuna's TPE over all parameters jointly, those of one kind apart where kinds vary.
+
+        With several objectives every parameter is drawn by itself: of few trials, the best two or three say little
+        about parameters together (Optuna's benchmarks, and its own choice: optuna/optuna#6766).
+        """
         from optuna.samplers import TPESampler
 
+        jointly = sought.num_objectives == 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that `group` is experimental
             return TPESampler(
                 seed=seed,
-                multivariate=True,
-                group=space.conditional,
-                n_startup_trials=_startup(self.config, num_trials),
-                constant_liar=max_concurrent > 1,  # trials that run count as poor, so that the next one lies elsewhere
+                multivariate=jointly,
+                group=jointly and sought.space.conditional,
+                n_startup_trials=_startup(self.config, sought.num_trials, _MOST_STARTUP),
+                # Trials that run count as poor, so that the next one lies elsewhere.
+                constant_liar=sought.max_concurrent > 1,
             )
 
 
@@ -90,7 +111,7 @@ class Random(Searcher):
 
         kind: Literal["random"] = "random"
 
-    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+    def build(self, seed: int, sought: Sought) -> "BaseSampler":
         """Return Optuna's random sampler."""
         from optuna.samplers import RandomSampler
 
@@ -114,19 +135,19 @@ class Grid(Searcher):
         points = space.grid()
         return len(points) + (space.default_params() not in points)
 
-    def sampler(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+    def sampler(self, seed: int, sought: Sought) -> "BaseSampler":
         """Return a sampler that takes the next point, whatever the number of the trial: nothing is to be reseeded."""
-        return self.build(seed, num_trials, max_concurrent, space)
+        return self.build(seed, sought)
 
-    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+    def build(self, seed: int, sought: Sought) -> "BaseSampler":
         """Return a sampler over the points of the space: Optuna's own knows no parameters that depend on others."""
         from tuning.samplers import PointSampler
 
-        return PointSampler(space.grid(), seed)
+        return PointSampler(sought.space.grid(), seed)
 
 
 class GaussianProcess(Searcher):
-    """A Gaussian process and its expected improvement: for few trials over few parameters, seconds each."""
+    """A Gaussian process and its expected improvement, of the hypervolume with several objectives; seconds each."""
 
     knows_stopped = False
 
@@ -135,11 +156,16 @@ class GaussianProcess(Searcher):
 
         kind: Literal["gp"] = "gp"
 
-    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
-        """Return Optuna's Gaussian process sampler; it knows of trials that run."""
-        from optuna.samplers import GPSampler
+    def build(self, seed: int, sought: Sought) -> "BaseSampler":
+        """Return Optuna's Gaussian process sampler; it knows of trials that run.
 
-        return GPSampler(seed=seed, n_startup_trials=_startup(self.config, num_trials))
+        With several objectives it begins early: what it expects of places that it does not know spreads trials already.
+        """
+        from tuning.samplers import UnstuckGP
+
+        most = _MOST_STARTUP if sought.num_objectives == 1 else _MOST_STARTUP_OF_SEVERAL
+        startup = _startup(self.config, sought.num_trials, most)
+        return UnstuckGP(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
 class CmaEs(Searcher):
@@ -169,7 +195,7 @@ class CmaEs(Searcher):
         if sum(len(part.domains(path)) for path, part in space.parts.items()) < 2:
             raise UserError("searcher: cmaes wants two parameters or more; take gp or tpe")
 
-    def build(self, seed: int, num_trials: int, max_concurrent: int, space: Space) -> "BaseSampler":
+    def build(self, seed: int, sought: Sought) -> "BaseSampler":
         """Return Optuna's CMA-ES, which keeps its state in the study's storage."""
         from optuna.samplers import CmaEsSampler
 
@@ -186,7 +212,7 @@ SEARCHERS: dict[str, type[Searcher]] = {
 """Kind -> class."""
 
 
-def _startup(config: Any, num_trials: int) -> int:
+def _startup(config: Any, num_trials: int, most: int) -> int:
     """Return how many trials are random: at Optuna's 10, a short search would be random from end to end."""
     given: int | None = config.startup_trials
-    return min(10, max(3, num_trials // 4)) if given is None else given
+    return min(most, max(_LEAST_STARTUP, num_trials // 4)) if given is None else given

@@ -17,7 +17,7 @@ from raysys.errors import UserError
 from tuning.plan import Plan
 from tuning.report import Leaderboard, TrialRecord, record_of
 from tuning.samplers import NUMBER
-from tuning.searchers import SEARCHERS, Searcher
+from tuning.searchers import SEARCHERS, Searcher, Sought
 from tuning.stopping import Stopper
 from tuning.storage import load_record, open_earlier, open_storage
 from tuning.study import Study
@@ -25,6 +25,7 @@ from tuning.trial import Failure
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.samplers import BaseSampler
 
 _RECORD, _EARLIER, _REFUSED = "record", "from", "refused"  # attributes of Optuna's trials
 _SPENT = "seconds"  # attribute of the study
@@ -188,14 +189,19 @@ def open_record(plan: Plan, study: Study) -> "optuna.Study":
     Raises:
         UserError: the storage cannot be opened, or does not know the search.
     """
-    config = plan.config
-    sampler = searcher_of(plan).sampler(config.seed, config.num_trials, config.max_concurrent, plan.space_of)
-    return load_record(study, config.storage, sampler)
+    return load_record(study, plan.config.storage, sampler_of(plan))
 
 
 def searcher_of(plan: Plan) -> Searcher:
     """Return what proposes the trials of a search."""
     return SEARCHERS[kind_of(plan.config.searcher)](plan.config.searcher)
+
+
+def sampler_of(plan: Plan) -> "BaseSampler":
+    """Return what draws the parameters of its trials, and remembers nothing but what their record holds."""
+    config = plan.config
+    sought = Sought(plan.space_of, config.num_trials, len(plan.objectives.metrics), config.max_concurrent)
+    return searcher_of(plan).sampler(config.seed, sought)
 
 
 def add_earlier(plan: Plan, record: "optuna.Study", path: str | Path) -> int:

@@ -1,8 +1,9 @@
 """Three times too much load, and a step of load: what is refused, what waits, and when the second replica answers.
 
-Overload: one replica; the rate that it sustains is found first. Then a third of it, and three times as much: what is
-admitted must keep its 99th percentile within twice that at the sustained rate, and the rest be refused with 429.
-Step: up to two replicas, beside a trivial deployment with the same autoscaling in the same Ray Serve.
+Overload: one replica; the highest rate that it sustains, with a 99th percentile of 100 ms, is found first. Then three
+times as much: what is admitted must keep its 99th percentile within twice that at the sustained rate, and the rest be
+refused with 429. Step: up to two replicas, beside a trivial deployment with the same autoscaling. It calls for a second
+replica, but leaves it cores to start on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from _deployment import Deployment, deployed, proof_options, started, until, wri
 from _serving import served_run
 from serve import free_port, histories
 
-ITEMS = 3_700
+ITEMS, LIMIT_MS = 3_700, 100.0
+STEP_RATE = 150.0
+SCALING = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 0.5, "downscale_delay_s": 5}
 TRIVIAL = Path(__file__).with_name("_trivial.py")
 
 
@@ -29,10 +32,9 @@ def main() -> None:
     run = served_run("ml-1m", options.root)
     with deployed(run, {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}) as deployment:
         overload = asyncio.run(_overload(deployment, options.seconds))
-    scaling = {"min_replicas": 1, "max_replicas": 2, "downscale_delay_s": 5}
-    with deployed(run, {"autoscaling": scaling}) as deployment:
+    with deployed(run, {"autoscaling": SCALING}) as deployment:
         step = asyncio.run(_step(deployment))
-    with started([sys.executable, str(TRIVIAL), str(free_port()), json.dumps(scaling)]) as deployment:
+    with started([sys.executable, str(TRIVIAL), str(free_port()), json.dumps(SCALING)]) as deployment:
         trivial = asyncio.run(_step(deployment, down=False))
     behind = round(step["second_answers_s"] - trivial["second_answers_s"], 1)
     found = {"overload": overload, "step": step, "trivial_step": trivial, "seconds_behind_trivial": behind}
@@ -43,12 +45,9 @@ def main() -> None:
 async def _overload(deployment: Deployment, seconds: float) -> dict[str, Any]:
     bodies = histories(ITEMS, 500)
     await deployment.load("/v1/recommend", 20, 3, bodies)
-    rate = 50.0
-    while True:
-        found = await deployment.load("/v1/recommend", rate * 1.5, seconds, bodies)
-        if set(found.statuses) != {"200"} or found.percentile(99) > 100:
-            break
-        rate *= 1.5
+    rate = 100.0
+    while await _is_sustained(deployment, rate * 1.25, seconds, bodies):
+        rate *= 1.25
     sustained = await deployment.load("/v1/recommend", rate, seconds, bodies)
     over = await deployment.load("/v1/recommend", 3 * rate, seconds, bodies)
     after = await deployment.load("/v1/recommend", rate, seconds, bodies)
@@ -60,6 +59,15 @@ async def _overload(deployment: Deployment, seconds: float) -> dict[str, Any]:
         "p99_ratio": round(over.percentile(99) / sustained.percentile(99), 2),
         "answered": sum(over.statuses.values()) == over.sent,
     }
+
+
+async def _is_sustained(deployment: Deployment, rate: float, seconds: float, bodies: list[bytes]) -> bool:
+    """Tell whether a rate is sustained in one of three tries: the machine has other tenants."""
+    for _ in range(3):
+        found = await deployment.load("/v1/recommend", rate, seconds / 2, bodies)
+        if set(found.statuses) == {"200"} and found.percentile(99) <= LIMIT_MS:
+            return True
+    return False
 
 
 async def _step(deployment: Deployment, down: bool = True) -> dict[str, Any]:
@@ -81,10 +89,10 @@ async def _step(deployment: Deployment, down: bool = True) -> dict[str, Any]:
 
 
 async def _clients(deployment: Deployment, stop: asyncio.Event, bodies: list[bytes]) -> dict[str, int]:
-    """Post at a rate that one replica is busy with, second by second, until told to stop."""
+    """Post second by second until told to stop."""
     total: dict[str, int] = {}
     while not stop.is_set():
-        found = await deployment.load("/v1/recommend", 400, 1, bodies, retries=1)
+        found = await deployment.load("/v1/recommend", STEP_RATE, 1, bodies, retries=1)
         for status, count in found.statuses.items():
             total[status] = total.get(status, 0) + count
     return total

@@ -11,7 +11,7 @@ import litserve as ls
 
 class Recommender(ls.LitAPI):
     def __init__(self, run: str) -> None:
-        super().__init__(api_path="/v1/recommend")
+        super().__init__(api_path="/v1/recommend", max_batch_size=32, batch_timeout=0.0)
         self._run = run
 
     def setup(self, device: str) -> None:
@@ -29,11 +29,8 @@ class Recommender(ls.LitAPI):
         self._answers, event = Retrieval(run, AnswerConfig()).answers, run.manifest.history[0]
         self._question = lambda body: Question(with_history(NOBODY, body["history"], event), k=body.get("k", 10))
 
-    def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
-        return request
-
-    def predict(self, body: dict[str, Any]) -> Any:
-        return self._answers([self._question(body)])[0]
+    def predict(self, bodies: list[dict[str, Any]]) -> list[Any]:
+        return self._answers([self._question(body) for body in bodies])
 
     def encode_response(self, answer: Any) -> dict[str, Any]:
         return {"items": [asdict(item) for item in answer.items]}

@@ -45,8 +45,9 @@ class _Faiss(Index):
         super().__init__(config, products, sample)
         self._faiss = load_faiss()
         self._threads()
+        self._sample = sample()
         self._index = self._build(np.ascontiguousarray(products.table_ID.numpy(), np.float32))
-        self.recall: Recall = measure_recall(self, sample())
+        self.recall: Recall = measure_recall(self, self._sample)
 
     @abstractmethod
     def _build(self, vectors_ID: np.ndarray) -> Any:
@@ -130,6 +131,18 @@ class Approximate(_Faiss):
         probes: int = Field(64, ge=1)
         """Cells that a search looks into: more find more, and take longer."""
 
+    def __init__(self, config: Config, products: Products, sample: Callable[[], Tensor]) -> None:
+        self.probes = config.probes
+        super().__init__(config, products, sample)
+
+    def look_further(self) -> bool:
+        """Look into twice as many cells from now on; not beyond an eighth of them, where a search of all is as fast."""
+        if 8 * 2 * self.probes > self._index.nlist:
+            return False
+        self.probes *= 2
+        self.recall = measure_recall(self, self._sample)
+        return True
+
     def _build(self, vectors_ID: np.ndarray) -> Any:
         faiss, width = self._faiss, vectors_ID.shape[1]
         cells = min(self.config.cells or int(2 * len(vectors_ID) ** 0.5), len(vectors_ID))
@@ -143,4 +156,8 @@ class Approximate(_Faiss):
         return index
 
     def _parameters(self, selector: Any) -> Any:
-        return self._faiss.SearchParametersIVF(sel=selector, nprobe=self.config.probes)
+        return self._faiss.SearchParametersIVF(sel=selector, nprobe=self.probes)
+
+    def describe(self) -> dict[str, Any]:
+        """Tell what was measured, and into how many cells a search looks."""
+        return {**super().describe(), "cells": self._index.nlist, "probes": self.probes}

@@ -26,7 +26,7 @@ class Auto(Index):
         flat16_from: int = Field(50_000, ge=1)
         """Items from which half precision is taken, where faiss is installed."""
         approximate_from: int = Field(1_000_000, ge=1)
-        """Items from which only the nearest cells are looked into."""
+        """Items from which only the nearest cells are looked into: as many as find `min_recall`."""
         min_recall: float = Field(0.95, ge=0, le=1)
         """An index of cells that finds less of the exact answer is not taken."""
 
@@ -40,6 +40,8 @@ class Auto(Index):
             return Exact(Exact.Config(), products, sample)
         if size >= config.approximate_from:
             cells = Approximate(Approximate.Config(), products, sample)
+            while cells.recall.value < config.min_recall and cells.look_further():
+                pass
             if cells.recall.value >= config.min_recall:
                 return cells
         return Flat16(Flat16.Config(), products, sample)

@@ -102,6 +102,14 @@ def test_recall_is_measured_and_told(indexes, products, queries):
     assert few.recall.value == pytest.approx(np.mean(expected))
 
 
+def test_cells_are_looked_further_into_while_that_is_worth_it(products, queries):
+    index, found = Approximate(Approximate.Config(cells=200, probes=4), products, lambda: queries), []
+    while index.look_further():
+        found.append((index.describe()["probes"], index.recall.value))
+    assert [probes for probes, _ in found] == [8, 16]
+    assert found[0][1] < found[1][1]
+
+
 def test_auto_takes_what_is_fast_at_a_size_and_right(products, queries, monkeypatch):
     def kind(**settings):
         return Auto(Auto.Config(**settings), products, lambda: queries).describe()["kind"]

@@ -76,6 +76,9 @@ def test_several_objectives_are_told(tune_node):
     node = {key: value for key, value in tune_node.items() if key != "metric"}
     objectives = [{"metric": "parameters"}, {"metric": "rating.rmse"}, {"metric": "next_item.ndcg@10"}]
     plan = read_plan({**node, "objectives": objectives})
+    assert (plan.config.searcher.kind, plan.config.scheduler.kind) == ("gp", "none")
+    named = read_plan({**node, "objectives": objectives, "searcher": {"kind": "tpe"}})
+    assert named.config.searcher.kind == "tpe"
     assert (plan.metric, plan.lower_is_better) == ("rating.rmse", True)
     assert plan.candidate({}).training.early_stopping.metric == "rating.rmse"
     assert describe(plan)["metric"] == (

@@ -9,7 +9,7 @@ from raysys.component import OneOf
 from raysys.configfile import build
 from raysys.errors import UserError
 from tuning.config import TuneConfig
-from tuning.searchers import SEARCHERS, CmaEs, Searcher
+from tuning.searchers import SEARCHERS, CmaEs, Searcher, Sought
 from tuning.space import Space
 
 pytestmark = pytest.mark.thorough  # seconds each: not before every commit
@@ -39,10 +39,10 @@ def searcher_of(kind: str, **config) -> Searcher:
     return SEARCHERS[kind](OneOf(SEARCHERS).validate({"kind": kind, **config}))
 
 
-def open_study(path, kind, space, directions=("maximize",), seed=7) -> optuna.Study:
+def open_study(path, kind, space, directions=("maximize",), seed=7, num_trials=12) -> optuna.Study:
     """Open a study as a new process would."""
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    sampler = searcher_of(kind).sampler(seed, 12, 1, space)
+    sampler = searcher_of(kind).sampler(seed, Sought(space, num_trials, len(directions)))
     study = optuna.create_study(
         storage=storage, study_name="s", directions=list(directions), sampler=sampler, load_if_exists=True
     )
@@ -55,9 +55,9 @@ def score(values) -> float:
     return values["w.a"] - (values["x"] - 0.3) ** 2 + 0.1 * values.get("part[two].own", 0)
 
 
-def run(path, kind, space, count, directions=("maximize",), seed=7) -> list[dict]:
+def run(path, kind, space, count, directions=("maximize",), seed=7, num_trials=12) -> list[dict]:
     """Go on with a study for so many trials; returns the parameters of all."""
-    study = open_study(path, kind, space, directions, seed)
+    study = open_study(path, kind, space, directions, seed, num_trials)
     for _ in range(count):
         trial = study.ask()
         values = space.suggest(trial)
@@ -125,6 +125,44 @@ def test_tpe_learns_after_its_random_start(tmp_path):
     assert away[0] < away[1]
 
 
+def test_tpe_draws_every_parameter_by_itself_where_objectives_are_several(tmp_path):
+    space = space_of(KINDS)
+    for directions in (["maximize"], ["maximize", "minimize"]):
+        path = tmp_path / str(len(directions))
+        run(path, "tpe", space, 6, directions)
+        study = open_study(path, "tpe", space, directions)
+        together = study.sampler.infer_relative_search_space(study, study.get_trials()[-1])
+        assert bool(together) == (len(directions) == 1)
+
+
+def test_a_gaussian_process_of_several_objectives_begins_early(tmp_path):
+    space = space_of(NUMBERS)
+    for directions, random in ((["maximize"], 10), (["maximize", "minimize"], 4)):
+        by_gp, by_chance = (
+            run(tmp_path / f"{kind}{random}", kind, space, random + 2, directions, num_trials=40)
+            for kind in ("gp", "random")
+        )
+        assert by_gp[:random] == by_chance[:random]
+        assert all(one != other for one, other in zip(by_gp[random:], by_chance[random:], strict=True))
+
+
+def test_a_gaussian_process_does_not_stay_where_it_is_refused(tmp_path):
+    """It learns nothing from what is refused: after ten in a row one is drawn at random, until one is accepted."""
+    space, drawn = space_of(NUMBERS), {}
+    for kind in ("gp", "random"):
+        study = open_study(tmp_path / kind, kind, space)
+        for number in range(16):
+            trial = study.ask()
+            values = space.suggest(trial)
+            if 4 <= number < 14:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                study.tell(trial, score(values))
+        drawn[kind] = [trial.params for trial in study.get_trials()]
+    same = [by_gp == by_chance for by_gp, by_chance in zip(drawn["gp"], drawn["random"], strict=True)]
+    assert same == [True] * 3 + [False] * 11 + [True, False]
+
+
 def test_a_grid_has_every_point_once_and_the_base_first(tmp_path):
     space = space_of({path: KINDS[path] for path in ("x", "w", "part.kind", "part[two].own", "y")})
     searcher = searcher_of("grid")
@@ -134,7 +172,7 @@ def test_a_grid_has_every_point_once_and_the_base_first(tmp_path):
     assert len({tuple(sorted(params.items())) for params in found}) == 60
     small = space_of({"x": {"kind": "choice", "values": [0.1, 0.5, 0.9]}})
     assert searcher.most_trials(small) == 3
-    study = optuna.create_study(sampler=searcher.sampler(0, 3, 1, small))
+    study = optuna.create_study(sampler=searcher.sampler(0, Sought(small, 3)))
     study.enqueue_trial(small.default_params())
     assert {small.suggest(study.ask())["x"] for _ in range(3)} == {0.1, 0.5, 0.9}
 
@@ -162,7 +200,9 @@ def test_a_library_that_is_not_there_is_named(monkeypatch):
 
 def test_other_trials_that_run_are_told_from_good_ones():
     space = space_of(NUMBERS)
-    study = optuna.create_study(direction="maximize", sampler=searcher_of("tpe").sampler(0, 12, 4, space))
+    study = optuna.create_study(
+        direction="maximize", sampler=searcher_of("tpe").sampler(0, Sought(space, 12, max_concurrent=4))
+    )
     for _ in range(6):
         trial = study.ask()
         study.tell(trial, space.suggest(trial)["x"])
