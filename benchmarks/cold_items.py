@@ -1,8 +1,9 @@
-"""Items that training never saw, ranked among all others: by their texts alone, beside ids, and with ids dropped.
+"""Items that training never saw, ranked among all others, by their texts: of a run that knows ids too, and of one that
+does not.
 
 One item in ten has no event in training, chosen by a hash of its id; its reviews stay where they are what is asked for.
 Every run then ranks the whole catalogue, these items too, for the last review of each user (test) and the one before
-(valid). Without dropout a run would refuse them: there, what is ranked is the part of the sum that it has of them.
+(valid).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import gzip
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import peers
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "amazon-beauty"
 HELD_OUT, LAST = 10, 2  # one item in so many; reviews that are asked for
-PLAIN = "dropout 0"
+TEXT = "text alone"
 Rows = list[dict[str, Any]]
 Figures = dict[str, float]
 
@@ -32,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = Log.read(Path(os.environ.get("RAYSYS_DATA", "data")) / "amazon-2014" / "Beauty.txt.gz")
         trial = Trial(log, Path(folder))
-        found = {name: trial.figures(items, options) for name, items in variants(options.dropout)}
+        found = {name: trial.figures(items, options) for name, items in variants().items()}
     rows = _rows(found)
     peers.table(rows)
     if options.output:
@@ -41,15 +42,12 @@ def main() -> None:
         peers.write(options.output, rows, about, more)
 
 
-def variants(chances: Sequence[float]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what is compared, by name: the item encoders of a run."""
+def variants() -> dict[str, dict[str, Any]]:
+    """Return what is compared, by name: the item encoders of a run."""
     from raysys.configfile import read_yaml
 
     text = read_yaml(EXAMPLE / "pretrain-text.yaml")["model"]["items"]["text"]
-    yield PLAIN, {"id": {}, "text": text}
-    yield "text alone", {"text": text}
-    for chance in chances:
-        yield f"dropout {chance:g}", {"id": {"dropout": chance}, "text": text}
+    return {"id and text": {"id": {}, "text": text}, TEXT: {"text": text}}
 
 
 class Log:
@@ -109,9 +107,6 @@ class Trial:
 
         run = self._trained(items, options)
         tower = run.network.recommender.items
-        for encoder in tower.encoders.values():
-            if hasattr(encoder, "dropout"):
-                encoder.dropout = encoder.dropout or 0.5  # of a run that would refuse: the part that it has
         with torch.inference_mode():
             table_ID = torch.cat([tower.table(), tower.of_new(self._rows)])
             splits = {"valid": Split.VALID, "test": Split.TEST}
@@ -193,20 +188,15 @@ def _ndcg(ranks_N: np.ndarray) -> float:
 
 
 def _rows(found: Mapping[str, Figures]) -> Rows:
-    """Return every figure beside that without dropout."""
-    plain = found[PLAIN]
-    return [
-        peers.row(f"{key.rpartition(':')[0]}: {name}", figures[key], plain[key], PLAIN, key.rpartition(": ")[2])
-        for key in plain
-        for name, figures in found.items()
-    ]
+    """Return every figure beside that of a run that knows texts alone."""
+    (name, ours), (_, theirs) = found.items()
+    return [peers.row(f"{name}, {key}", ours[key], theirs[key], TEXT, key.rpartition(": ")[2]) for key in ours]
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 epochs, one dropout")
-    parser.add_argument("--dropout", type=float, nargs="+", default=[0.3, 0.5], help="of ids (default: .3 .5)")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="2 epochs")
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--user-share", type=float, default=1.0, help="of the users that training sees")
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--width", type=int, default=64)
@@ -214,7 +204,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, help="write the rows as JSON")
     options = parser.parse_args()
     if options.quick:
-        options.epochs, options.dropout = 2, [0.3]
+        options.epochs = 2
     return options
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import pyarrow as pa
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig, OneOf, kind_of, name_as_kind
@@ -19,12 +20,12 @@ from raysys.data.columns import ColumnSchema
 from raysys.data.dataset import Dataset, Manifest
 from raysys.data.quantiles import training_quantiles
 from raysys.data.schema import FIRST_ITEM
+from raysys.errors import UserError
 from raysys.model.backbones import BACKBONES
 from raysys.model.backbones.backbone import ModelContext
 from raysys.model.fields import NUM_QUANTILES
 from raysys.model.items import ITEM_ENCODERS
-from raysys.model.items.encoder import Fused, ItemEncoder, ItemVectors
-from raysys.model.items.id import IdEmbedding
+from raysys.model.items.encoder import ItemEncoder, ItemVectors
 from raysys.model.items.new import NewItems
 from raysys.model.pairs import ColumnSchemas, FieldsConfig, ItemColumns, PairEncoder, Pairs
 from raysys.model.sharing import SHARINGS, Shared, SharingContext
@@ -59,12 +60,6 @@ class ModelConfig(FrozenConfig):
         {"kind": "shared_bottom"}, validate_default=True
     )
     """What point-wise tasks share between states and their own towers; retrieval tasks go without."""
-
-    @model_validator(mode="after")
-    def _dropped_ids_leave_something(self) -> "ModelConfig":
-        if all(isinstance(part, IdEmbedding.Config) and part.dropout for part in self.items.values()):
-            raise ValueError("items: without its id nothing is left of an item; add `text`, or set id's dropout to 0")
-        return self
 
 
 @dataclass(frozen=True)
@@ -149,27 +144,28 @@ class ItemTower(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Return f32[*, D] for i64[*]."""
-        return self._fused(items)
+        return self._fused([encoder(items) for encoder in self.encoders.values()])
 
     def table(self) -> Tensor:
         """Return the vectors of all real items [V - 2, D]; row i is item i + 2."""
-        return self._fused.table()
-
-    def at_step(self, key: int) -> ItemVectors:
-        """Return the vectors as the step of training sees them that `Batch.key` names."""
-        return Fused([encoder.at_step(key) for encoder in self.encoders.values()], self.unit)  # type: ignore[operator]
+        return self._fused([encoder.table()[FIRST_ITEM:] for encoder in self.encoders.values()])  # type: ignore[operator]
 
     def of_new(self, rows: pa.Table) -> Tensor:
         """Return the vectors [N, D] of items that training never saw, from rows like those of a catalog.
 
         Raises:
-            UserError: an encoder knows items of training alone.
+            UserError: the run knows items by nothing but ids.
         """
-        return self._fused.fuse([encoder.of_new(rows) for encoder in self.encoders.values()])  # type: ignore[operator]
+        if set(self.encoders) == {"id"}:
+            raise UserError(
+                "model.items: the run knows items by their ids alone, so new ones have no vectors; train with "
+                "`items: {id: {}, text: {}}` (docs/serving-items.md)"
+            )
+        return self._fused([encoder.of_new(rows) for encoder in self.encoders.values()])  # type: ignore[operator]
 
-    @property
-    def _fused(self) -> Fused:
-        return Fused(list(self.encoders.values()), self.unit)  # type: ignore[arg-type]
+    def _fused(self, parts: list[Tensor]) -> Tensor:
+        vectors = sum(parts[1:], start=parts[0])
+        return F.normalize(vectors, dim=-1) if self.unit else vectors
 
 
 class PairHead(nn.Module):
@@ -272,13 +268,13 @@ class Recommender(nn.Module):
         if self.pair_head is not None:
             self.pair_head.observe(dataset)
 
-    def vectors(self, key: int | None = None) -> ItemVectors:
-        """Return the item vectors that states are compared with; in training, as the step of a key sees them."""
-        return self.backbone.vectors(self.items.at_step(key) if self.training and key is not None else self.items)
+    def vectors(self) -> ItemVectors:
+        """Return the item vectors that states are compared with."""
+        return self.backbone.vectors(self.items)
 
-    def forward(self, history: History, key: int | None = None) -> Encoded:
-        """Return the states after each token, [B, L, D]; `key` names the step in training, as `Batch.key` does."""
-        vectors = self.vectors(key)
+    def forward(self, history: History) -> Encoded:
+        """Return the states after each token, [B, L, D]."""
+        vectors = self.vectors()
         states_BLD = self.backbone(history, vectors)
         if self.start_D is not None:
             start_BD = self.start_D.expand(len(states_BLD), -1)

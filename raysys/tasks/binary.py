@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from raysys.data.batches import Batch, Targets
-from raysys.model.draws import draw_uniform
 from raysys.tasks.downsampling import undo_downsampling
+from raysys.tasks.draws import draw_uniform
 from raysys.tasks.pointwise import Pointwise, PointwiseConfig
 from raysys.tasks.task import TaskContext
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from raysys.data.batches import Batch
 from raysys.data.schema import FIRST_ITEM
-from raysys.model.draws import draw_below, every_place
 from raysys.model.recommender import Encoded
+from raysys.tasks.draws import draw_below, every_place
 from raysys.tasks.negatives import Asked
 from raysys.tasks.retrieval import Retrieval, RetrievalConfig
 from raysys.tasks.task import TaskContext

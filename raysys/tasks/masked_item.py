@@ -11,7 +11,7 @@ from torch import Tensor
 from raysys.data.batches import Batch, History, Targets
 from raysys.data.schema import UNKNOWN
 from raysys.errors import UserError, nearest
-from raysys.model.draws import draw_uniform, every_place
+from raysys.tasks.draws import draw_uniform, every_place
 from raysys.tasks.retrieval import Retrieval, RetrievalConfig
 from raysys.tasks.task import TaskContext
 

@@ -101,7 +101,7 @@ class MultiTask(nn.Module):
         for task, view in zip(self.named_tasks().values(), views, strict=True):
             encoded = passes.get(id(view.history))
             if encoded is None:
-                encoded = passes[id(view.history)] = self.recommender(view.history, view.key)
+                encoded = passes[id(view.history)] = self.recommender(view.history)
             totals.append(task.loss(encoded, view, LazyLogits(self.named_tasks(), encoded, view.targets)))
         shared = passes[id(views[0].history)]
         return StepLosses(torch.stack(totals), (shared.states_BLD, shared.start_BD))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from raysys.data.dataset import Dataset
 from raysys.data.schema import FIRST_ITEM
-from raysys.model.draws import draw_below, draw_bits, draw_uniform
+from raysys.tasks.draws import draw_below, draw_bits, draw_uniform
 
 NEGATIVES, PAIRS, SHARES = range(3)
 """Streams: what is drawn at one place for different purposes must differ."""

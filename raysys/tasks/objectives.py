@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.dataset import Dataset
-from raysys.model.draws import draw_below, draw_uniform
 from raysys.model.items.encoder import ItemVectors
 from raysys.tasks import losses
+from raysys.tasks.draws import draw_below, draw_uniform
 from raysys.tasks.negatives import PAIRS, SHARES, Asked, Sampler, shared_targets
 
 _HARDEST = 4  # synthetic negatives are mixed from the hardest quarter of the drawn ones

@@ -15,8 +15,8 @@ from raysys.data.demand import demand
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.data.times import Duration
 from raysys.errors import UserError
-from raysys.model.draws import draw_below, every_place
 from raysys.model.recommender import Encoded
+from raysys.tasks.draws import draw_below, every_place
 from raysys.tasks.task import Task, TaskContext
 
 _DRAWN = 20  # stream of draws

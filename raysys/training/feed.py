@@ -11,7 +11,7 @@ from raysys.data.hashing import hash_ids, share_of
 from raysys.data.order import plan_epoch, rank_slice
 from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
-from raysys.model.draws import step_key
+from raysys.tasks.draws import step_key
 from raysys.training.parallel import Parallel
 from raysys.training.prefetch import Parts, batches_on
 

@@ -75,10 +75,10 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def dropped(tmp_path_factory):
+def both(tmp_path_factory):
     """A run that knows items by their ids too, and a task that embeds them for itself."""
-    items = {"id": {"dropout": 0.3}, "text": {"directions": 16}}
-    return text_run(tmp_path_factory.mktemp("dropped"), {"items": items, "sharing": {"kind": "stem"}})
+    items = {"id": {}, "text": {"directions": 16}}
+    return text_run(tmp_path_factory.mktemp("both"), {"items": items, "sharing": {"kind": "stem"}})
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_new_item_with_a_known_text_scores_like_the_known_one(client):
     assert client.get("/v1/items/twin").json()["new"]
 
 
-@pytest.mark.parametrize(("kind", "tables"), [("texts", 3), ("dropped", 4)])
+@pytest.mark.parametrize(("kind", "tables"), [("texts", 3), ("both", 4)])
 def test_tasks_predict_of_a_new_item_what_they_would_of_a_known_one_without_its_own_rows(
     kind, tables, asking, request, tmp_path
 ):
@@ -194,29 +194,25 @@ def test_a_new_item_without_a_text_is_refused(client):
     assert "title" in told
 
 
-def test_ids_beside_texts_refuse_unless_they_were_dropped(asking, dropped, tmp_path):
-    both = text_run(tmp_path, {"items": {"id": {}, "text": {"directions": 16}}})
-    told = refused(asking(both), "items", 409, items=[TWIN])
-    assert "IdEmbedding" in told
-    assert "dropout: 0.3" in told
-    client = asking(dropped)
+def test_what_is_written_of_a_new_item_stands_for_it_where_ids_are_known_too(asking, both):
+    client = asking(both)
     assert change(client, items=[TWIN, {"item_id": "new", "title": "black boat"}])["new"] == 2
     assert "new" in ids(ask(client, history=["i4", "i5"], k=6))
-    tower, live = dropped.network.recommender.items, client.app.service.items.live
-    i4 = dropped.vocabulary.lookup(["i4"]).astype(np.int64)
+    tower, live = both.network.recommender.items, client.app.service.items.live
+    i4 = both.vocabulary.lookup(["i4"]).astype(np.int64)
     with torch.inference_mode():
         text = tower.encoders["text"](torch.from_numpy(i4))[0]
     assert torch.allclose(live.new.vectors_ND[live.new_ids.index("twin")], text, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8", "onnx", "pruned"])
-def test_exports_answer_for_new_items_as_their_run_does(kind, dropped, asking, tmp_path):
-    made = export(dropped, [kind], {"max_items": 24} if kind == "pruned" else {}, tmp_path / "made").runs[kind]
+def test_exports_answer_for_new_items_as_their_run_does(kind, both, asking, tmp_path):
+    made = export(both, [kind], {"max_items": 24} if kind == "pruned" else {}, tmp_path / "made").runs[kind]
     (cut, *_) = [
-        one for one in dropped.vocabulary.item_ids.to_pylist() if one not in made.vocabulary.item_ids.to_pylist()
+        one for one in both.vocabulary.item_ids.to_pylist() if one not in made.vocabulary.item_ids.to_pylist()
     ] or [None]
     found = []
-    for run in (dropped, made):
+    for run in (both, made):
         client = asking(run)
         change(client, items=[TWIN])
         found.append(shown(client))
@@ -226,7 +222,7 @@ def test_exports_answer_for_new_items_as_their_run_does(kind, dropped, asking, t
     spread = np.std([one["score"] for one in found[0].values()])
     assert found[1]["twin"]["score"] == pytest.approx(found[0]["twin"]["score"], abs=0.06 * spread)
     assert found[1]["twin"]["scores"] == pytest.approx(found[0]["twin"]["scores"], abs=0.01)
-    cut = {*dropped.vocabulary.item_ids.to_pylist()} - {*made.vocabulary.item_ids.to_pylist()}
+    cut = {*both.vocabulary.item_ids.to_pylist()} - {*made.vocabulary.item_ids.to_pylist()}
     if cut:
         assert change(client, items=[{**TWIN, "item_id": min(cut)}])["new"] == 1, "what was cut is new"
 

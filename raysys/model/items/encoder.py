@@ -1,18 +1,14 @@
 """The contract of an item encoder: ids in, vectors out."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.dataset import Dataset
-from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
 
 
@@ -44,13 +40,6 @@ class ItemEncoder(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """Return f32[*, D]."""
 
-    def at_step(self, key: int) -> ItemVectors:
-        """Return the vectors as the step of training sees them that `Batch.key` names: by default as they are.
-
-        Tokens, targets and negatives of one step are all looked up there.
-        """
-        return self
-
     def of_new(self, rows: pa.Table) -> Tensor:
         """Return the vectors [N, D] of items that training never saw, from rows like those of a catalog.
 
@@ -66,25 +55,3 @@ class ItemEncoder(nn.Module):
         """Return the vectors of the whole vocabulary [V, D]."""
         device = next(self.parameters()).device
         return self(torch.arange(self.vocabulary_size, device=device))
-
-
-@dataclass(frozen=True)
-class Fused:
-    """The vectors of several encoders, added up."""
-
-    parts: Sequence[ItemVectors]
-    unit: bool
-    """Whether sums are scaled to length 1."""
-
-    def __call__(self, items: Tensor) -> Tensor:
-        """Return f32[*, D] for i64[*]."""
-        return self.fuse([part(items) for part in self.parts])
-
-    def table(self) -> Tensor:
-        """Return the vectors of all real items [V - 2, D]; row i is item i + 2."""
-        return self.fuse([part.table()[FIRST_ITEM:] for part in self.parts])
-
-    def fuse(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Return the sum of what the parts have of the same items."""
-        total = sum(vectors[1:], start=vectors[0])
-        return F.normalize(total, dim=-1) if self.unit else total

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from raysys.model.draws import draw_below, draw_bits, draw_uniform, step_key
+from raysys.tasks.draws import draw_below, draw_bits, draw_uniform, step_key
 
 ROWS, PLACES = torch.arange(400).repeat_interleave(5), torch.arange(5).repeat(400)
 
