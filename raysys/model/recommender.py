@@ -20,11 +20,13 @@ from raysys.data.columns import ColumnSchema
 from raysys.data.dataset import Dataset, Manifest
 from raysys.data.quantiles import training_quantiles
 from raysys.data.schema import FIRST_ITEM
+from raysys.errors import UserError
 from raysys.model.backbones import BACKBONES
 from raysys.model.backbones.backbone import ModelContext
 from raysys.model.fields import NUM_QUANTILES
 from raysys.model.items import ITEM_ENCODERS
 from raysys.model.items.encoder import ItemEncoder, ItemVectors
+from raysys.model.items.new import NewItems
 from raysys.model.pairs import ColumnSchemas, FieldsConfig, ItemColumns, PairEncoder, Pairs
 from raysys.model.sharing import SHARINGS, Shared, SharingContext
 from raysys.model.target_encoding import TargetEncoding
@@ -70,6 +72,8 @@ class Encoded:
     items: ItemVectors
     history: History
     pair_head: "PairHead | None" = None
+    new: NewItems | None = None
+    """What point-wise tasks may be asked for beyond the vocabulary."""
     _shared: dict[int, tuple[Targets, Shared]] = field(default_factory=dict, repr=False, compare=False)
     _labelled: dict[int, tuple[Targets, Targets]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -87,6 +91,10 @@ class Encoded:
         rows, anchors = places(anchor_BC, valid_BC)
         vectors = self.items(self.history.items_BL[rows, anchors.clamp(min=0)])
         return torch.where((anchors >= 0).unsqueeze(-1), vectors, self.start_BD[rows])
+
+    def in_vocabulary(self, items: Tensor) -> Tensor:
+        """Return indices with UNKNOWN in place of new items: their row in tables with one per item."""
+        return items if self.new is None else self.new.hidden(items)
 
     def nothing(self) -> Tensor:
         """Return 0 with a gradient of 0 for the backbone: for losses of items alone, so that no rank waits for it."""
@@ -146,8 +154,13 @@ class ItemTower(nn.Module):
         """Return the vectors [N, D] of items that training never saw, from rows like those of a catalog.
 
         Raises:
-            UserError: an encoder knows items of training alone.
+            UserError: the run knows items by nothing but ids.
         """
+        if set(self.encoders) == {"id"}:
+            raise UserError(
+                "model.items: the run knows items by their ids alone, so new ones have no vectors; train with "
+                "`items: {id: {}, text: {}}` (docs/serving-items.md)"
+            )
         return self._fused([encoder.of_new(rows) for encoder in self.encoders.values()])  # type: ignore[operator]
 
     def _fused(self, parts: list[Tensor]) -> Tensor:
@@ -190,8 +203,11 @@ class PairHead(nn.Module):
     def forward(self, encoded: Encoded, targets: Targets) -> Shared:
         """Return a view of each valid target for each task."""
         rows_N, columns_N = targets.mask_BC.nonzero(as_tuple=True)
-        items_N = targets.items_BC[rows_N, columns_N]
-        columns, history = self.columns(items_N), encoded.history
+        asked_N, history = targets.items_BC[rows_N, columns_N], encoded.history
+        items_N = encoded.in_vocabulary(asked_N)
+        columns, vectors_ND = self.columns(items_N), encoded.items(items_N)
+        if encoded.new is not None:
+            columns, vectors_ND = encoded.new.filled_in(asked_N, columns, vectors_ND)
         context = targets.context.at(rows_N, columns_N)
         statistics = [encoded.states_BLD.new_zeros(len(items_N), 0)]
         if self.encoding is not None:
@@ -201,7 +217,7 @@ class PairHead(nn.Module):
             statistics.append(self.totals(history, rows_N, targets.anchor_BC[rows_N, columns_N]))
         pairs = Pairs(
             states_ND=encoded.state_before(targets.anchor_BC, targets.mask_BC),
-            vectors_ND=encoded.items(items_N),
+            vectors_ND=vectors_ND,
             items_N=items_N,
             rows_N=rows_N,
             num_users=len(targets.mask_BC),

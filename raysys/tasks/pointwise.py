@@ -62,7 +62,7 @@ class Pointwise(Task):
 
     def outputs(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Return the tower's numbers for the valid targets [N, num_outputs]."""
-        items_N = targets.items_BC[targets.mask_BC]
+        items_N = encoded.in_vocabulary(targets.items_BC[targets.mask_BC])
         shared_NH = encoded.shared(targets).by_task[self.name]
         outputs: Tensor = self.tower(shared_NH) + self.item_level(items_N)
         return outputs

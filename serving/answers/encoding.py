@@ -37,7 +37,7 @@ class StateEncoder:
             events=np.array([self._events[event.event] for event in flat], np.int8),
             times=np.array([event.time if self._has_times else 0 for event in flat], np.int64),
             marks=np.full(len(flat), Split.TRAIN, np.int8),
-            labels={name: _numbers([event.labels for event in flat], name) for name in self._labels},
+            labels={name: numbers_of([event.labels for event in flat], name) for name in self._labels},
             users=np.array([self._row(state) for state in states], np.int64),
             context=self.context([event.context for event in flat]),
             features=self._of_users(states),
@@ -45,16 +45,16 @@ class StateEncoder:
 
     def context(self, given: Sequence[Mapping[str, Any] | None]) -> Values:
         """Return the context columns of some events or questions."""
-        numbers = {name: _numbers(given, name) for name in self._numbers}
-        return Values(numbers, {name: _codes(given, name, values) for name, values in self._context.items()})
+        numbers = {name: numbers_of(given, name) for name in self._numbers}
+        return Values(numbers, {name: codes_of(given, name, values) for name, values in self._context.items()})
 
     def _of_users(self, states: Sequence[UserState]) -> Values:
         given = [None if state.profile is None else state.profile.features for state in states]
-        numbers = {name: _numbers(given, name) for name in self._users.numbers}
+        numbers = {name: numbers_of(given, name) for name in self._users.numbers}
         categories = {
-            name: _several(given, name, self._features[name], self._users.lists[name])
+            name: lists_of(given, name, self._features[name], self._users.lists[name])
             if name in self._users.lists
-            else _codes(given, name, self._features[name])
+            else codes_of(given, name, self._features[name])
             for name in self._users.categories
         }
         return Values(numbers, categories)
@@ -79,16 +79,19 @@ def _indices(values: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
     return {name: {value: place + FIRST_ITEM for place, value in enumerate(own)} for name, own in values.items()}
 
 
-def _numbers(given: Sequence[Mapping[str, Any] | None], name: str) -> np.ndarray:
+def numbers_of(given: Sequence[Mapping[str, Any] | None], name: str) -> np.ndarray:
+    """Return a number of each row, f32 [N], NaN where it is not known."""
     found = (one.get(name) if one else None for one in given)
     return np.array([value if isinstance(value, int | float) else np.nan for value in found], np.float32)
 
 
-def _codes(given: Sequence[Mapping[str, Any] | None], name: str, index: Mapping[str, int]) -> np.ndarray:
+def codes_of(given: Sequence[Mapping[str, Any] | None], name: str, index: Mapping[str, int]) -> np.ndarray:
+    """Return the index of a category's value in each row, i32 [N], UNKNOWN where there is none."""
     return np.array([index.get(one.get(name, ""), UNKNOWN) if one else UNKNOWN for one in given], np.int32)
 
 
-def _several(given: Sequence[Mapping[str, Any] | None], name: str, index: Mapping[str, int], most: int) -> np.ndarray:
+def lists_of(given: Sequence[Mapping[str, Any] | None], name: str, index: Mapping[str, int], most: int) -> np.ndarray:
+    """Return the indices of a category's values in each row, i32 [N, most], PAD behind them."""
     found = np.full((len(given), most), PAD, np.int32)
     for row, one in enumerate(given):
         codes = [index[value] for value in (one or {}).get(name) or () if value in index][:most]

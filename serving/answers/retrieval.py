@@ -6,16 +6,17 @@ goes through: candidates (shortlist.py), what tasks predict of them (ranking.py)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raysys.data.batches import Columns, History
-from raysys.data.schema import FIRST_ITEM, PAD
+from raysys.data.schema import FIRST_ITEM
 from raysys.evaluation.pair_scores import task_scores
 from raysys.evaluation.ranking import ModelScorer, query_vectors
+from raysys.model.items.new import NewItems
 from raysys.model.recommender import Encoded
 from raysys.runs import Run
 from serving.answers.encoded import EncodedUsers
@@ -103,7 +104,8 @@ class Retrieval:
     def _with(self, items: LiveItems) -> "_Live":
         run = self._run
         rules = make_rules(self._rule_configs, RuleFacts(run.manifest, items, items.features))
-        return _Live(items, rules, Searcher(run, self.index, items, rules, self.recent))
+        new = None if items.new is None else items.new.to(self._device)
+        return _Live(items, new, rules, Searcher(run, self.index, items, rules, self.recent))
 
     def _depth(self, question: Question) -> int:
         """Return how many candidates to begin with."""
@@ -164,15 +166,10 @@ class Retrieval:
             lists[row].predicted = {name: values[row, :count].numpy() for name, values in scores.items()}
 
     def _task_scores(self, encoded: Encoded, anchor_B: Tensor, items_BK: Tensor, context: Columns) -> dict[str, Tensor]:
-        """Return what tasks predict; of new items they know nothing, so each counts as the mean of the others."""
-        new_BK = items_BK >= self._live.items.first_new
-        known_BK = items_BK.masked_fill(new_BK, PAD) if new_BK.any() else items_BK
-        asked_BK = known_BK.to(self._device, non_blocking=True)
-        found = task_scores(self._network, encoded, anchor_B, asked_BK, self._run.calibrators, context)
-        scores = {name: values.cpu() for name, values in found.items()}
-        if known_BK is items_BK:
-            return scores
-        return {name: _means_for(values, new_BK, known_BK != PAD) for name, values in scores.items()}
+        """Return what tasks predict; new items are told of by their vectors and features, as single items unknown."""
+        encoded, asked_BK = replace(encoded, new=self._live.new), items_BK.to(self._device, non_blocking=True)
+        scores = task_scores(self._network, encoded, anchor_B, asked_BK, self._run.calibrators, context)
+        return {name: values.cpu() for name, values in scores.items()}
 
     def _answer(
         self, question: Question, shown: Shortlist, filled: Filled, why: Sequence[tuple[Reason, ...]] | None
@@ -180,7 +177,6 @@ class Retrieval:
         predicted = {name: values.tolist() for name, values in shown.predicted.items()} if question.scores else {}
         columns = zip(
             *self._live.items.names(shown.items_K),
-            (shown.items_K < self._live.items.first_new).tolist(),
             shown.final_K.tolist(),
             filled.propensities,
             shown.retrieved_K.tolist(),
@@ -194,11 +190,11 @@ class Retrieval:
                 score,
                 place + 1,
                 propensity,
-                {name: own[place] for name, own in predicted.items()} if is_known else {},
+                {name: own[place] for name, own in predicted.items()},
                 retrieved,
                 reasons_,
             )
-            for place, (item_id, title, is_known, score, propensity, retrieved, reasons_) in enumerate(columns)
+            for place, (item_id, title, score, propensity, retrieved, reasons_) in enumerate(columns)
         ]
         return Answer(items, question.source if shown.is_known else "popularity", self._unknown(question))
 
@@ -244,13 +240,10 @@ class _Live:
     """What is made anew when items change."""
 
     items: LiveItems
+    new: NewItems | None
+    """New items, where the network is."""
     rules: Sequence[Rule]
     searcher: Searcher
-
-
-def _means_for(values_BK: Tensor, new_BK: Tensor, known_BK: Tensor) -> Tensor:
-    totals_B = torch.where(known_BK, values_BK, 0).sum(1, keepdim=True)
-    return torch.where(new_BK, totals_B / known_BK.sum(1, keepdim=True).clamp(min=1), values_BK)
 
 
 _NOTHING = np.zeros(0, np.int64)

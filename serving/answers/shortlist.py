@@ -57,12 +57,13 @@ class Searcher:
     ) -> None:
         self._items, self._filters, self._rules = items, FilterIndex(items.features), rules
         self._recent, self._history = recent, run.manifest.history
-        self._index = index if items.vectors_ND is None else Extended(index, items.vectors_ND)
+        new_ND = None if items.new is None else items.new.vectors_ND
+        self._index = index if new_ND is None else Extended(index, new_ND)
         self._products = self._index.products
         self.main = run.network.retrieving()[0]
         """The task that asks where a question names none."""
         counts_I = torch.from_numpy(items.popularity(run.catalog.popularity[FIRST_ITEM:]))
-        cosines = Cosines(index.products.table_ID, items.vectors_ND)
+        cosines = Cosines(index.products.table_ID, new_ND)
         self._scores: dict[str, Scores] = {COSINE: cosines, _POPULARITY: Counts(counts_I)}
         flags = [own for rule in rules if (own := rule.flags()) is not None]
         if flags and items.open is not None:

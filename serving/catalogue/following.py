@@ -8,8 +8,8 @@ from raysys.data.schema import FIRST_ITEM
 from raysys.runs import Run
 from serving.catalogue.changes import Fields, ItemChange, merged
 from serving.catalogue.live import LiveItems
-from serving.catalogue.reading import NO_NEW_ITEMS, NewItems
-from serving.stores import Store, StoreDownError
+from serving.catalogue.reading import NO_NEW_ITEMS, ReadItems
+from serving.stores import Store, StoreClosedError, StoreDownError
 from serving.waiting import ScorersDownError
 
 _log = logging.getLogger("ray.serve")
@@ -23,7 +23,7 @@ class Follower:
         self,
         run: Run,
         store: Store,
-        read: Callable[[Mapping[str, Fields]], Awaitable[NewItems]],
+        read: Callable[[Mapping[str, Fields]], Awaitable[ReadItems]],
         use: Callable[[LiveItems], None],
     ) -> None:
         """Take what reads new items, and what is told of every new snapshot."""
@@ -83,5 +83,7 @@ class Follower:
             await asyncio.sleep(self._store.config.poll_items_s)
             try:
                 await self.sync()
+            except StoreClosedError:
+                return
             except _DOWN:
                 continue

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from raysys.data.schema import FIRST_ITEM, NUMBER_PREFIX, UNKNOWN
+from raysys.model.items.new import NewItems
 from raysys.runs import Run
 from serving.answers.features import NOTHING_CHANGED, Changed, ItemFeatures
 from serving.catalogue.changes import WITHDRAWN, Fields, FieldValue
-from serving.catalogue.reading import NO_NEW_ITEMS, NewItems, is_read
+from serving.catalogue.reading import NO_NEW_ITEMS, ReadItems, is_read
 from serving.index import Allowed
 
 
@@ -23,7 +24,7 @@ class LiveItems:
         run: Run,
         version: int = 0,
         changes: Mapping[str, Fields] | None = None,
-        new: NewItems = NO_NEW_ITEMS,
+        new: ReadItems = NO_NEW_ITEMS,
     ) -> None:
         """Put the fields of items over a run's, and new items behind its vocabulary."""
         self.version, self.changes = version, changes or {}
@@ -31,9 +32,11 @@ class LiveItems:
         self._ids, self._known_titles = run.vocabulary.item_ids, self._table["title"].combine_chunks()
         self.num_known = len(self._ids)
         self.first_new = self.num_known + FIRST_ITEM
-        """The vocabulary index from which items are new."""
-        self.new_ids, self.vectors_ND = new.item_ids, new.vectors_ND
-        self._new = {name: self.first_new + place for place, name in enumerate(self.new_ids)}
+        """The index from which items are new."""
+        self.new_ids = new.item_ids
+        self.new = None if new.vectors_ND is None else NewItems(self.first_new, new.vectors_ND, new.columns)
+        """What the model is told of new items."""
+        self._new_at = {name: self.first_new + place for place, name in enumerate(self.new_ids)}
         self.num_items = self.num_known + len(self.new_ids)
         self._titles: dict[int, str | None] = {}
         changed, withdrawn = self._placed()
@@ -48,14 +51,14 @@ class LiveItems:
     def lookup(self, item_ids: Sequence[str]) -> np.ndarray:
         """Return indices of items, i64, UNKNOWN where there is none."""
         found = self._vocabulary.lookup(item_ids).astype(np.int64)
-        if self._new:
+        if self._new_at:
             for place in np.flatnonzero(found == UNKNOWN).tolist():
-                found[place] = self._new.get(item_ids[place], UNKNOWN)
+                found[place] = self._new_at.get(item_ids[place], UNKNOWN)
         return found
 
     def new_among(self, item_ids: Iterable[str]) -> np.ndarray:
         """Return the indices of those that are new."""
-        return np.array([self._new[name] for name in item_ids if name in self._new], np.int64)
+        return np.array([self._new_at[name] for name in item_ids if name in self._new_at], np.int64)
 
     def names(self, items_K: np.ndarray) -> tuple[list[str], list[str | None]]:
         """Return ids and titles, one by one: for a few, Arrow's `take` costs ten times as much."""
@@ -70,7 +73,7 @@ class LiveItems:
 
     def popularity(self, counts_I: np.ndarray) -> np.ndarray:
         """Return counts of the run's items with those of new ones behind, which nobody had."""
-        return np.append(counts_I, np.zeros(len(self.new_ids), counts_I.dtype)) if self._new else counts_I
+        return np.append(counts_I, np.zeros(len(self.new_ids), counts_I.dtype)) if self._new_at else counts_I
 
     def fields(self, item_id: str) -> dict[str, FieldValue] | None:
         """Return what is known of an item, by columns of the catalog; None where nothing is."""
@@ -85,7 +88,7 @@ class LiveItems:
 
     def is_new(self, item_id: str) -> bool:
         """Tell whether an item is not of the run, and can be shown all the same."""
-        return item_id in self._new
+        return item_id in self._new_at
 
     def _placed(self) -> tuple[Changed, tuple[str, ...]]:
         """Return the values by column and place, and the ids that are withdrawn; notes titles."""

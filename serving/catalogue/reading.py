@@ -1,29 +1,33 @@
-"""New items: what is written about them is read as that of training was, and gives their vectors."""
+"""New items: what is told of them is read as that of training was, and gives their vectors and features."""
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import torch
 from pydantic_core import to_json
 from torch import Tensor
 
+from raysys.data.batches import Columns
 from raysys.data.schema import CATEGORY_PREFIX
 from raysys.errors import UserError
 from raysys.runs import Run
 from serving.catalogue.changes import Fields, FieldValue
+from serving.catalogue.described import ItemDescriptions
 
 
 @dataclass(frozen=True)
-class NewItems:
+class ReadItems:
     """Items that a run does not know, and that can be shown all the same."""
 
     item_ids: tuple[str, ...] = ()
     vectors_ND: Tensor | None = None  # None as well where nobody searches
+    columns: Columns = field(default_factory=Columns)
+    """The features [N] that tasks of pairs read."""
 
 
-NO_NEW_ITEMS = NewItems()
+NO_NEW_ITEMS = ReadItems()
 
 
 class ItemReader:
@@ -31,6 +35,7 @@ class ItemReader:
 
     def __init__(self, run: Run, threads: int = 1) -> None:
         self._run, self._threads, self._reading = run, threads, threading.Lock()
+        self._descriptions = ItemDescriptions(run)
         self._read: dict[str, tuple[bytes, Tensor]] = {}  # item -> what was read of it, its vector
 
     def check(self) -> None:
@@ -42,7 +47,7 @@ class ItemReader:
         with self._reading:
             self._vectors([{"title": "new"}])
 
-    def read(self, items: Mapping[str, Fields]) -> NewItems:
+    def read(self, items: Mapping[str, Fields]) -> ReadItems:
         """Return those of some new items that have a vector, in their order; nothing is read twice.
 
         Raises:
@@ -55,7 +60,10 @@ class ItemReader:
                 vectors = self._vectors([items[name] for name in unread])
                 self._read |= {name: (told[name], vector) for name, vector in zip(unread, vectors, strict=True)}
             found = {name: self._read[name][1] for name in told if self._read[name][1].any()}
-        return NewItems(tuple(found), torch.stack(list(found.values()))) if found else NO_NEW_ITEMS
+        if not found:
+            return NO_NEW_ITEMS
+        columns = self._descriptions.of([items[name] for name in found])
+        return ReadItems(tuple(found), torch.stack(list(found.values())), columns)
 
     @torch.inference_mode()
     def _vectors(self, rows: Sequence[Fields]) -> Tensor:

@@ -9,7 +9,7 @@ from serving.answers.question import Answer, Question
 from serving.answers.terms import TaskNames
 from serving.catalogue.changes import Fields
 from serving.catalogue.live import LiveItems
-from serving.catalogue.reading import NewItems
+from serving.catalogue.reading import ReadItems
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Answerer(ABC):
         """
 
     @abstractmethod
-    async def read_new(self, items: Mapping[str, Fields]) -> NewItems:
+    async def read_new(self, items: Mapping[str, Fields]) -> ReadItems:
         """Do the same for `follow`; nothing is shown where the run cannot."""
 
     @abstractmethod

@@ -13,7 +13,7 @@ from serving.answers.question import Answer, Question
 from serving.answers.retrieval import Retrieval
 from serving.catalogue.changes import Fields
 from serving.catalogue.live import LiveItems
-from serving.catalogue.reading import NO_NEW_ITEMS, ItemReader, NewItems
+from serving.catalogue.reading import NO_NEW_ITEMS, ItemReader, ReadItems
 from serving.config import AnswerConfig
 from serving.scoring.answerer import About, Answerer
 from serving.worker import Worker
@@ -68,7 +68,7 @@ class Model(Answerer):
         await asyncio.to_thread(self._reader.check)
         return (await asyncio.to_thread(self._reader.read, items)).item_ids
 
-    async def read_new(self, items: Mapping[str, Fields]) -> NewItems:
+    async def read_new(self, items: Mapping[str, Fields]) -> ReadItems:
         """Read new items with their vectors."""
         try:
             return await asyncio.to_thread(self._reader.read, items)

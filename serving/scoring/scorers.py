@@ -14,7 +14,7 @@ from raysys.errors import UserError
 from serving.answers.question import Answer, Question
 from serving.catalogue.changes import Fields
 from serving.catalogue.live import LiveItems
-from serving.catalogue.reading import NewItems
+from serving.catalogue.reading import ReadItems
 from serving.config import ReplicaConfig
 from serving.metrics import Metrics
 from serving.scoring.answerer import About, Answerer
@@ -129,9 +129,9 @@ class Scorers(Answerer):
             raise UserError(found)
         return found
 
-    async def read_new(self, items: Mapping[str, Fields]) -> NewItems:
+    async def read_new(self, items: Mapping[str, Fields]) -> ReadItems:
         """Let a scorer read them; their vectors stay there."""
-        return NewItems(await self._again(lambda: self._remote.read_new(self._told, items)))
+        return ReadItems(await self._again(lambda: self._remote.read_new(self._told, items)))
 
     def follow(self, items: LiveItems) -> None:
         """Have scorers come to the version of these items before they answer; they follow changes themselves."""

@@ -4,7 +4,16 @@ from raysys.component import FrozenConfig, kind_of
 from serving.stores.breaker import Breaker
 from serving.stores.embedded import Embedded
 from serving.stores.redis import Redis
-from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreConfig, StoreDownError, session_key
+from serving.stores.store import (
+    Loaded,
+    LoadedUser,
+    NewEvent,
+    Store,
+    StoreClosedError,
+    StoreConfig,
+    StoreDownError,
+    session_key,
+)
 
 STORES: dict[str, type[Store]] = {"embedded": Embedded, "redis": Redis}
 """Kind -> class."""
@@ -21,6 +30,7 @@ __all__ = [
     "LoadedUser",
     "NewEvent",
     "Store",
+    "StoreClosedError",
     "StoreConfig",
     "StoreDownError",
     "make_store",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from serving.catalogue.changes import ItemChange
-from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreDownError
+from serving.stores.store import Loaded, LoadedUser, NewEvent, Store, StoreClosedError, StoreDownError
 from serving.users.state import UserState
 
 _T = TypeVar("_T")
@@ -25,7 +25,7 @@ class Breaker(Store):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.config)
-        self._store = store
+        self._store, self._closed = store, False
         self._why_no_reads: str | None = None
         self._probe: asyncio.Task[None] | None = None
         self._why_no_writes, self._writes_again = "", 0.0
@@ -36,6 +36,7 @@ class Breaker(Store):
 
     async def close(self) -> None:
         """Close the store, and ask no more whether it is back."""
+        self._closed = True
         if self._probe is not None:
             self._probe.cancel()
         await self._store.close()
@@ -81,6 +82,7 @@ class Breaker(Store):
         return await self._reading(lambda: self._store.items_since(version))
 
     async def _reading(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        self._refuse_if_closed()
         if self._why_no_reads is not None:
             self._watch()
             raise StoreDownError(self._why_no_reads)
@@ -94,6 +96,7 @@ class Breaker(Store):
             raise
 
     async def _writing(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        self._refuse_if_closed()
         if time.monotonic() < self._writes_again:
             raise StoreDownError(self._why_no_writes)
         try:
@@ -102,6 +105,10 @@ class Breaker(Store):
             _log.warning("the store takes no writes: %s", error)
             self._why_no_writes, self._writes_again = str(error), time.monotonic() + PAUSE_S
             raise
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreClosedError("the store is closed")
 
     def _watch(self) -> None:
         """Have a task ask for the store until it is back; the one of a loop that has ended is replaced."""

@@ -23,6 +23,10 @@ class StoreDownError(Exception):
     """The store does not answer now; what was to be written is not written, or the same call may be made again."""
 
 
+class StoreClosedError(StoreDownError):
+    """The store was closed here, and does not come back."""
+
+
 class StoreConfig(FrozenConfig, ABC):
     """What all kinds of stores have in common."""
 

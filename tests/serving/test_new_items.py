@@ -1,9 +1,12 @@
 """Items that training never saw, at once among all others: their vectors are those that their texts would have had."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 from test_answers import ask, ids, refused
 from test_answers import change_items as change
@@ -13,14 +16,16 @@ from raysys.configfile import build
 from raysys.data.config import IngestConfig
 from raysys.data.ingest import ingest
 from raysys.data.line import in_process
-from raysys.data.schema import FIRST_ITEM
+from raysys.data.schema import FIRST_ITEM, UNKNOWN
 from raysys.runs import Run
+from serving.export.making import export
 from serving.http.gateway import Gateway
 from serving.index import Allowed, Asked, Extended, Products, make_index, search_exactly
 from serving.index.approximate import Approximate
 from serving.index.exact import Exact
 
 pytestmark = pytest.mark.thorough
+STATISTICS = {"fields": {"target_encoding": {}, "totals": True}}
 COLOURS, THINGS = ("red", "blue", "green", "white"), ("car", "boat", "ball", "lamp", "chair", "shirt", "book", "cup")
 
 
@@ -66,12 +71,48 @@ def text_run(root, model):
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    return text_run(tmp_path_factory.mktemp("texts"), {"items": {"text": {"directions": 16}}})
+    return text_run(tmp_path_factory.mktemp("texts"), {"items": {"text": {"directions": 16}}, **STATISTICS})
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A run that knows items by their ids too, and a task that embeds them for itself."""
+    items = {"id": {}, "text": {"directions": 16}}
+    return text_run(tmp_path_factory.mktemp("both"), {"items": items, "sharing": {"kind": "stem"}})
 
 
 @pytest.fixture
-def client(texts, serve, tmp_path):
-    return TestClient(Gateway(serve(texts, tmp_path, k=5, k_max=60)), raise_server_exceptions=False)
+def asking(serve, tmp_path):
+    """A function that serves a run."""
+    return lambda run: TestClient(
+        Gateway(serve(run, tmp_path / f"state-{run.path.name}", k=5, k_max=60)), raise_server_exceptions=False
+    )
+
+
+@pytest.fixture
+def client(texts, asking):
+    return asking(texts)
+
+
+TWIN = {"item_id": "twin", "title": "red boat", "features": {"kind": "boat", "price": 1}}
+"""All that is known of i4, under another name."""
+
+
+def shown(client, **body):
+    return {one["item_id"]: one for one in ask(client, history=["i5", "i6"], k=60, exclude_seen=False, **body)["items"]}
+
+
+def without_own_rows(run, item_id, path):
+    """Return a copy of a run that knows no more of an item than of an unknown one, but its text and features."""
+    shutil.copytree(run.path, path)
+    weights = load_file(path / "model.safetensors")
+    (place,) = run.vocabulary.lookup([item_id])
+    own = ("item_id.weight", "item_level.weight", "encoding.known_0", "encoders.id.embedding.weight")
+    tables = [name for name in weights if name.endswith(own)]
+    for name in tables:
+        weights[name][place] = 0 if name.endswith("embedding.weight") else weights[name][UNKNOWN]
+    save_file(weights, path / "model.safetensors")
+    return Run.open(path), len(tables)
 
 
 def scores(answer):
@@ -80,16 +121,39 @@ def scores(answer):
 
 def test_a_new_item_with_a_known_text_scores_like_the_known_one(client):
     """The whole way of a text, from the sentence encoder through whitening and projection, is that of training."""
-    answer = change(client, items=[{"item_id": "twin", "title": "red boat", "features": {"price": 9, "kind": "boat"}}])
+    answer = change(client, items=[{**TWIN, "features": {"price": 9, "kind": "boat"}}])
     assert (answer["new"], answer["changed"]) == (1, 0)
     found = ask(client, history=["i5", "i6"], k=60, exclude_seen=False)
     assert scores(found)["twin"] == pytest.approx(scores(found)["i4"], rel=1e-3)
     assert len(found["items"]) == 33
-    shown = {one["item_id"]: one for one in found["items"]}
-    assert shown["twin"]["title"] == "red boat"
-    assert shown["twin"]["scores"] == {}
-    assert set(shown["i4"]["scores"]) == {"click"}
+    listed = shown(client)
+    assert listed["twin"]["title"] == "red boat"
+    assert set(listed["twin"]["scores"]) == set(listed["i4"]["scores"]) == {"click"}
     assert client.get("/v1/items/twin").json()["new"]
+
+
+@pytest.mark.parametrize(("kind", "tables"), [("texts", 3), ("both", 4)])
+def test_tasks_predict_of_a_new_item_what_they_would_of_a_known_one_without_its_own_rows(
+    kind, tables, asking, request, tmp_path
+):
+    """Its features are read as the catalog's were; means of its own labels are not there."""
+    run = request.getfixturevalue(kind)
+    bare, num_tables = without_own_rows(run, "i4", tmp_path / "bare")
+    assert num_tables == tables
+    client = asking(run)
+    before = shown(client)
+    change(client, items=[TWIN])
+    new, expected = shown(client), shown(asking(bare))["i4"]
+    assert new["twin"]["score"] == pytest.approx(expected["score"], rel=1e-3)
+    assert new["twin"]["scores"]["click"] == pytest.approx(expected["scores"]["click"], rel=1e-3)
+    assert new["twin"]["scores"]["click"] != pytest.approx(before["i4"]["scores"]["click"], rel=1e-3)
+    assert {name: one["scores"] for name, one in new.items() if name != "twin"} == {
+        name: pytest.approx(one["scores"], rel=1e-5) for name, one in before.items()
+    }
+    weighted = shown(client, score={"click": 1})
+    assert weighted["twin"]["score"] == pytest.approx(expected["scores"]["click"], rel=1e-3)
+    change(client, items=[{"item_id": "twin", "features": {"kind": "never seen", "price": None}}])
+    assert shown(client)["twin"]["scores"]["click"] != pytest.approx(expected["scores"]["click"], rel=1e-4)
 
 
 def test_a_new_item_is_everywhere(client):
@@ -101,7 +165,7 @@ def test_a_new_item_is_everywhere(client):
     ranked = ask(client, "rank", history=["i4"], items=["new", "i7", "?"], explain=True)
     assert ranked["unknown"] == ["?"]
     assert {one["item_id"]: set(one["scores"]) for one in ranked["items"]} == {
-        "new": {"next_item"},
+        "new": {"next_item", "click"},
         "i7": {"next_item", "click"},
     }
     weighted = ask(client, history=["i4"], k=60, score={"next_item": 1, "click": 1}, exclude_seen=False)
@@ -130,10 +194,37 @@ def test_a_new_item_without_a_text_is_refused(client):
     assert "title" in told
 
 
-def test_ids_beside_texts_refuse(texts, serve, tmp_path):
-    both = text_run(tmp_path, {"items": {"id": {}, "text": {"directions": 16}}})
-    client = TestClient(Gateway(serve(both, tmp_path / "state", k=5)), raise_server_exceptions=False)
-    assert "IdEmbedding" in refused(client, "items", 409, items=[{"item_id": "new", "title": "red boat"}])
+def test_what_is_written_of_a_new_item_stands_for_it_where_ids_are_known_too(asking, both):
+    client = asking(both)
+    assert change(client, items=[TWIN, {"item_id": "new", "title": "black boat"}])["new"] == 2
+    assert "new" in ids(ask(client, history=["i4", "i5"], k=6))
+    tower, live = both.network.recommender.items, client.app.service.items.live
+    i4 = both.vocabulary.lookup(["i4"]).astype(np.int64)
+    with torch.inference_mode():
+        text = tower.encoders["text"](torch.from_numpy(i4))[0]
+    assert torch.allclose(live.new.vectors_ND[live.new_ids.index("twin")], text, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8", "onnx", "pruned"])
+def test_exports_answer_for_new_items_as_their_run_does(kind, both, asking, tmp_path):
+    made = export(both, [kind], {"max_items": 24} if kind == "pruned" else {}, tmp_path / "made").runs[kind]
+    (cut, *_) = [
+        one for one in both.vocabulary.item_ids.to_pylist() if one not in made.vocabulary.item_ids.to_pylist()
+    ] or [None]
+    found = []
+    for run in (both, made):
+        client = asking(run)
+        change(client, items=[TWIN])
+        found.append(shown(client))
+        if cut is not None and run is made:
+            told = change(client, items=[{"item_id": cut, "title": "red boat", "features": TWIN["features"]}])
+            assert told["new"] == 1, "what was cut is new again"
+    spread = np.std([one["score"] for one in found[0].values()])
+    assert found[1]["twin"]["score"] == pytest.approx(found[0]["twin"]["score"], abs=0.06 * spread)
+    assert found[1]["twin"]["scores"] == pytest.approx(found[0]["twin"]["scores"], abs=0.01)
+    cut = {*both.vocabulary.item_ids.to_pylist()} - {*made.vocabulary.item_ids.to_pylist()}
+    if cut:
+        assert change(client, items=[{**TWIN, "item_id": min(cut)}])["new"] == 1, "what was cut is new"
 
 
 def test_a_run_that_knows_the_item_takes_the_shop_s_fields(texts, client, serve, tmp_path):

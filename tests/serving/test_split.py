@@ -157,7 +157,7 @@ def test_new_items_are_known_at_once_and_the_same(loop, tmp_path):
     assert [one.status for one, _ in after] == [200, 200, 200, 409, 200, 200, 400]
     assert "new" in {item["item_id"] for item in after[0][0].json["items"]}
     assert shown["new"]
-    assert divided.service.items.live.vectors_ND is None, "vectors stay with the scorers"
+    assert divided.service.items.live.new is None, "vectors stay with the scorers"
     assert "network" not in vars(divided.service.run)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import pyarrow as pa
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,3 +32,7 @@ class IdEmbedding(ItemEncoder):
     def table(self) -> Tensor:
         """Return the weight itself: no copy."""
         return self.embedding.weight
+
+    def of_new(self, rows: pa.Table) -> Tensor:
+        """Return vectors of 0: nothing was learned of them, so the encoders beside this one say it all."""
+        return self.embedding.weight.new_zeros(len(rows), self.embedding.embedding_dim)
