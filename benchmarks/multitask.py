@@ -1,6 +1,6 @@
 """Point-wise multi-task training on KuaiRand beside torch-rechub, DeepCTR-Torch and LightGBM: rates, AUC and GAUC.
 
-Rates compare the same model without a sequence: the same rows, fields, widths, experts and optimizer. Quality is set
+Rates compare the same model without a sequence: the same rows, fields, widths and experts, Adam for all. Quality is set
 beside that of this model and of the shipped example, which reads what people had watched before.
 """
 

@@ -26,10 +26,11 @@ class Feed:
         self.config, self.reader, self.parallel, self.newest = config, reader, parallel, newest
         rows, share = dataset.rows_with_targets(Split.TRAIN), config.training.user_share
         rows = rows if share == 1 else rows[share_of(hash_ids(reader.user_ids(rows))) < share]
-        self._pieces = np.minimum(dataset.rows["train_events"].to_numpy()[rows].clip(1), config.training.pieces)
-        self.rows = np.repeat(rows, self._pieces)
-        self._piece = np.arange(len(self.rows)) - np.repeat(np.cumsum(self._pieces) - self._pieces, self._pieces)
-        self._pieces = np.repeat(self._pieces, self._pieces)
+        trained = dataset.rows["train_events"].to_numpy()[rows]
+        counts = np.minimum(np.maximum(trained, 1), config.training.pieces)
+        self.rows = np.repeat(rows, counts)  # a user comes once for each of his pieces
+        self._pieces = np.repeat(counts, counts)
+        self._piece = np.arange(len(self.rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         self.lengths = np.minimum(dataset.rows["train_tokens"].to_numpy()[self.rows], config.model.max_length)
         self._shard_of_row = reader.shard_of_row[self.rows]
         self._num_rows = len(dataset.rows)
@@ -78,8 +79,9 @@ class Feed:
 
     def _asked(self, rows: UserRows, positions: np.ndarray) -> np.ndarray:
         """Return which events [E] are in the piece of their user: his targets are dealt out in turn."""
-        counts, trained = np.diff(rows.offsets), rows.marks == Split.TRAIN
+        sizes, trained = np.diff(rows.offsets), rows.marks == Split.TRAIN
         before = np.cumsum(trained) - trained
-        turn = before - np.repeat(before[rows.offsets[:-1]], counts)
-        asked: np.ndarray = turn % np.repeat(self._pieces[positions], counts) == np.repeat(self._piece[positions], counts)
+        turn = before - np.repeat(before[rows.offsets[:-1]], sizes)
+        pieces, piece = (np.repeat(each[positions], sizes) for each in (self._pieces, self._piece))
+        asked: np.ndarray = turn % pieces == piece
         return asked
