@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from raysys.configfile import build
 from raysys.data.batches import make_batch
@@ -47,9 +48,9 @@ def test_vectors_of_tables_keep_their_lengths(contract_dataset, monkeypatch, kin
 
 
 def test_computed_states_are_normalised(contract_dataset, monkeypatch):
-    told, _, _ = _told(_network(contract_dataset), contract_dataset, monkeypatch)
-    assert torch.allclose(told.mean(-1), torch.zeros(len(told)), atol=1e-5)
-    assert torch.allclose(told.std(-1, correction=0), torch.ones(len(told)), atol=1e-2)
+    told, states, vectors = _told(_network(contract_dataset), contract_dataset, monkeypatch)
+    wanted = F.layer_norm(torch.cat([states, vectors, states * vectors], dim=-1), (3 * WIDTH,))
+    assert torch.allclose(told, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mf", "lightgcn"])
