@@ -20,6 +20,8 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "kuairand"
 LABELS = ("click", "long_view", "like")
 BATCH = 1024
 """Impressions of a step."""
+_INIT_STD, _PIECES = 1e-4, 4
+"""Of ours: how vectors of users and videos begin, as in the peers, and steps over which a user's impressions spread."""
 _USERS_AT_ONCE = 4096
 Metrics = dict[str, float]
 
@@ -160,7 +162,7 @@ def point_wise(dataset: Path, sharing: Mapping[str, Any], esmm: bool, epochs: in
     from raysys.data.dataset import Dataset
 
     counts = Dataset.open(dataset).rows["train_events"]
-    per_user = pc.sum(counts).as_py() / pc.sum(pc.greater(counts, 0)).as_py()
+    pieces = pc.sum(pc.min_element_wise(counts, _PIECES)).as_py()
     long_view = {"kind": "conversion", "given": "click"} if esmm else {"kind": "binary"}
     return {
         "project": "benchmark",
@@ -169,16 +171,25 @@ def point_wise(dataset: Path, sharing: Mapping[str, Any], esmm: bool, epochs: in
             "width": 8,
             "max_length": 200,
             "dropout": 0.0,
-            "backbone": {"kind": "mf"},
+            "items": {"id": {"init_std": _INIT_STD}},
+            # an impression says nothing in favour of a video: a new user stays the average one
+            "backbone": {"kind": "mf", "init_std": _INIT_STD, "noise": 1e6},
             "fields": {"width": 8},
             "sharing": {"hidden": 64, "dropout": 0.1, **sharing},
         },
         "tasks": {"click": {"hidden": 32}, "long_view": {**long_view, "label": "long_view", "hidden": 32}},
-        "optimizer": {"kind": "adam", "learning_rate": 0.001, "warmup_steps": 0},
+        "optimizer": {
+            "kind": "adam",
+            "learning_rate": 0.0015,
+            "warmup_steps": 0,
+            "schedule": "cosine",
+            "clip_norm": None,
+        },
         "training": {
             "epochs": epochs,
             "evaluate_every": 1 if users is None else epochs,
-            "batch_size": round(BATCH / per_user),
+            "batch_size": round(BATCH * pieces / pc.sum(counts).as_py()),
+            "pieces": _PIECES,
             "batch_by": "tokens",
             "threads": 1,
             "random_windows": False,

@@ -1,6 +1,6 @@
 """Point-wise multi-task training on KuaiRand beside torch-rechub, DeepCTR-Torch and LightGBM: rates, AUC and GAUC.
 
-Rates compare the same model without a sequence: the same rows, fields, widths, experts and optimizer. Quality is set
+Rates compare the same model without a sequence: the same rows, fields, widths and experts, Adam for all. Quality is set
 beside that of this model and of the shipped example, which reads what people had watched before.
 """
 
@@ -165,9 +165,10 @@ def _theirs(
 
 
 def _ours(how: str, node: Mapping[str, Any]) -> dict[str, float]:
-    """Measure ours in a fresh process, as a peer is."""
-    arguments = ["--how", how, "--measure", json.dumps(node)]
-    return peers.run_peer(Path(sys.executable), Path(__file__).absolute(), arguments)
+    """Measure ours in a fresh process, as a peer is; the code of this checkout, whatever is installed."""
+    arguments, script = ["--how", how, "--measure", json.dumps(node)], Path(__file__).absolute()
+    variables = {"PYTHONPATH": str(script.parents[1])}
+    return peers.run_peer(Path(sys.executable), script, arguments, variables=variables)
 
 
 def _options() -> argparse.Namespace:

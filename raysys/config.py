@@ -37,6 +37,10 @@ class TrainingConfig(FrozenConfig):
     """What steps have in common: so many users, or about as many tokens and so many users on average. Losses are means
     over a step, so `users` gives the events of short histories more weight than those of long ones; by `tokens` all
     count alike, which suits tasks that are judged event by event."""
+    pieces: int = Field(1, ge=1)
+    """Steps of an epoch that a user's targets are dealt out to, where he has as many. A vector per user (`mf`,
+    `lightgcn`) that all of them move at once is next seen by the very targets that made it, and teaches the towers to
+    trust it too much; in pieces it meets targets that it does not know yet. `batch_size` then counts pieces."""
     accumulate: int = Field(1, ge=1)
     """Parts that each worker's share of a step is cut into, one in memory at a time; the step stays the same."""
     num_workers: int = Field(1, ge=1)

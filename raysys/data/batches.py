@@ -106,6 +106,7 @@ def make_batch(
     key: int = 0,
     live: bool = True,
     newest: bool = False,
+    asked: np.ndarray | None = None,
 ) -> Batch:
     """Make the events of one split the targets, and at most `max_length` history events before them the tokens.
 
@@ -113,7 +114,8 @@ def make_batch(
     seen through a window that starts at that share of the possible places. Targets whose anchor lies outside are left
     out; they are in the batches of `windows_back` 1, 2, ..., until one has no targets. An item that training never
     saw is no token. Without `live`, events of the split itself are no tokens: all targets of a user have one state.
-    With `newest`, a user's last event is a token too, for those who ask what follows it.
+    With `newest`, a user's last event is a token too, for those who ask what follows it. With `asked` (bool [E]), other
+    events are no targets; tokens stay what they are.
     """
     view = _View(rows, split, is_history, live)
     end = view.last_token(rows.marks == split, newest)
@@ -126,6 +128,8 @@ def make_batch(
     starts = (first == 0) & ((last >= 0) | (windows_back == 0))  # the window that holds the start state
     inside = (anchor >= 0) | ((anchor == -1) & starts[view.row])
     chosen = (rows.marks == split) & inside & (view.before - 1 <= last[view.row])
+    if asked is not None:
+        chosen &= asked
     return Batch(view.history(first, last), view.targets(chosen, anchor, last == end), key)
 
 

@@ -71,14 +71,15 @@ class ShardReader:
         """Gather the events of dataset rows [B], in their order."""
         shards = np.searchsorted(self._first_row, rows, side="right") - 1
         starts, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        for shard in np.unique(shards):
+        present = np.unique(shards)
+        for shard in present:
             here = shards == shard
             offsets, local = self._lists[shard]["items"][0], rows[here] - self._first_row[shard]
             starts[here], lengths[here] = offsets[local], offsets[local + 1] - offsets[local]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         source, owner = np.repeat(starts, lengths) + within, np.repeat(shards, lengths)
-        flat = {name: self._gather(name, source, owner) for name in self._names}
+        flat = {name: self._gather(name, source, owner, present) for name in self._names}
         items = flat["items"] if self._places is None else self._places[flat["items"]]
         known = (items, flat["events"], flat["times"], flat["marks"], _named(flat, LABEL_PREFIX))
         context = Values(_named(flat, NUMBER_PREFIX), _named(flat, CATEGORY_PREFIX))
@@ -89,8 +90,7 @@ class ShardReader:
         """Yield the events of dataset rows, some thousand users at a time: for statistics over all of them."""
         return (self.rows(rows[at : at + _USERS_AT_A_TIME]) for at in range(0, len(rows), _USERS_AT_A_TIME))
 
-    def _gather(self, name: str, source: np.ndarray, owner: np.ndarray) -> np.ndarray:
-        shards = np.unique(owner)
+    def _gather(self, name: str, source: np.ndarray, owner: np.ndarray, shards: np.ndarray) -> np.ndarray:
         if len(shards) == 1:
             return self._values(shards[0], name)[source]
         values = np.empty(len(source), self._values(0, name).dtype)

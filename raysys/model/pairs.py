@@ -65,15 +65,26 @@ class PairEncoder(nn.Module):
     """Puts side by side what is known of a pair."""
 
     def __init__(
-        self, config: FieldsConfig, schemas: ColumnSchemas, width: int, vocabulary_size: int, num_statistics: int
+        self,
+        config: FieldsConfig,
+        schemas: ColumnSchemas,
+        width: int,
+        vocabulary_size: int,
+        num_statistics: int,
+        normalise: bool = True,
     ) -> None:
+        """Build for a dataset.
+
+        Without `normalise` vectors keep their lengths: of a table's rows these say how much was learned, and to
+        normalise one that training hardly moved would make full-sized noise of its random start.
+        """
         super().__init__()
         there = {side: getattr(schemas, side) for side in config.of}
         encoders = {f"of_{side}": FieldEncoder(schema, config.width) for side, schema in there.items() if schema}
         self.fields = nn.ModuleDict(encoders)  # a module cannot be called "items" there
         self.item_id = nn.Embedding(vocabulary_size, config.width)
         nn.init.normal_(self.item_id.weight, std=0.05)
-        self.norm = nn.LayerNorm(3 * width)
+        self.norm = nn.LayerNorm(3 * width) if normalise else nn.Identity()
         num_fields = 1 + sum(schema.num_columns for schema in there.values())
         self.out_width = 3 * width + num_fields * config.width + num_statistics
         """E."""

@@ -184,7 +184,8 @@ class PairHead(nn.Module):
         counted = len(manifest.event_names), config.tokens.labels
         self.totals = HistoryTotals(*counted) if config.fields.totals else None
         num_statistics = sum(part.width for part in (self.encoding, self.totals) if part is not None)
-        parts = (config.fields, schemas, config.width, size, num_statistics)
+        computed = not BACKBONES[kind_of(config.backbone)].per_user
+        parts = (config.fields, schemas, config.width, size, num_statistics, computed)
         self.encoder = PairEncoder(*parts)
         self.own = nn.ModuleDict({task: PairEncoder(*parts) for task in tasks if kind.own_fields})
         seen = SharingContext(self.encoder.out_width, tasks)

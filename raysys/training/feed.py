@@ -9,7 +9,7 @@ from raysys.data.batches import Batch, make_batch
 from raysys.data.dataset import Dataset
 from raysys.data.hashing import hash_ids, share_of
 from raysys.data.order import plan_epoch, rank_slice
-from raysys.data.reader import ShardReader
+from raysys.data.reader import ShardReader, UserRows
 from raysys.data.schema import Split
 from raysys.tasks.draws import step_key
 from raysys.training.parallel import Parallel
@@ -25,7 +25,12 @@ class Feed:
         """Take what to read; with `newest`, users' last events are tokens too."""
         self.config, self.reader, self.parallel, self.newest = config, reader, parallel, newest
         rows, share = dataset.rows_with_targets(Split.TRAIN), config.training.user_share
-        self.rows = rows if share == 1 else rows[share_of(hash_ids(reader.user_ids(rows))) < share]
+        rows = rows if share == 1 else rows[share_of(hash_ids(reader.user_ids(rows))) < share]
+        trained = dataset.rows["train_events"].to_numpy()[rows]
+        counts = np.minimum(np.maximum(trained, 1), config.training.pieces)
+        self.rows = np.repeat(rows, counts)  # a user comes once for each of his pieces
+        self._pieces = np.repeat(counts, counts)
+        self._piece = np.arange(len(self.rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         self.lengths = np.minimum(dataset.rows["train_tokens"].to_numpy()[self.rows], config.model.max_length)
         self._shard_of_row = reader.shard_of_row[self.rows]
         self._num_rows = len(dataset.rows)
@@ -69,4 +74,14 @@ class Feed:
         places = window[rows.users] if self.config.training.random_windows else None
         split = Split.TRAIN if has_targets else Split.NONE
         shape = (self.reader.is_history, self.config.model.max_length)
-        return make_batch(rows, split, *shape, places, key=key, newest=self.newest)
+        asked = self._asked(rows, positions) if self.config.training.pieces > 1 else None
+        return make_batch(rows, split, *shape, places, key=key, newest=self.newest, asked=asked)
+
+    def _asked(self, rows: UserRows, positions: np.ndarray) -> np.ndarray:
+        """Return which events [E] are in the piece of their user: his targets are dealt out in turn."""
+        sizes, trained = np.diff(rows.offsets), rows.marks == Split.TRAIN
+        before = np.cumsum(trained) - trained
+        turn = before - np.repeat(before[rows.offsets[:-1]], sizes)
+        pieces, piece = (np.repeat(each[positions], sizes) for each in (self._pieces, self._piece))
+        asked: np.ndarray = turn % pieces == piece
+        return asked

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from raysys.component import FrozenConfig
 from raysys.data.batches import History
 from raysys.data.dataset import Dataset
 from raysys.data.reader import ShardReader
 from raysys.data.schema import FIRST_ITEM, Split
 from raysys.model.backbones.backbone import ModelContext
-from raysys.model.backbones.per_user import PerUser
+from raysys.model.backbones.per_user import PerUser, PerUserConfig
 from raysys.model.items.encoder import ItemVectors
 
 
@@ -43,7 +42,7 @@ class LightGCN(PerUser[Propagated]):
     A user outside the graph is what the same sums give for his tokens, without a vector of his own.
     """
 
-    class Config(FrozenConfig):
+    class Config(PerUserConfig):
         """LightGCN's depth."""
 
         kind: Literal["lightgcn"] = "lightgcn"

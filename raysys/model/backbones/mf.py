@@ -7,10 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raysys.component import FrozenConfig
 from raysys.data.batches import History
 from raysys.model.backbones.backbone import ModelContext
-from raysys.model.backbones.per_user import PerUser
+from raysys.model.backbones.per_user import PerUser, PerUserConfig
 from raysys.model.items.encoder import ItemVectors
 
 
@@ -31,7 +30,7 @@ class MF(PerUser[Tastes]):
     (2008, equation 4), which weighs directions by how much users differ along them.
     """
 
-    class Config(FrozenConfig):
+    class Config(PerUserConfig):
         """How new users are met."""
 
         kind: Literal["mf"] = "mf"

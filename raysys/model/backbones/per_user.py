@@ -6,6 +6,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
@@ -18,14 +19,21 @@ from raysys.model.items.encoder import ItemVectors
 Kept = TypeVar("Kept")
 
 
+class PerUserConfig(FrozenConfig):
+    """How users begin."""
+
+    init_std: float = Field(0.02, gt=0)
+    """Standard deviation of the vectors at the start; the smaller, the nearer a rare user stays to the average one."""
+
+
 class UserEmbedding(nn.Embedding):
     """One learned vector per row of the dataset, and which of them have been trained."""
 
     trained_U: Tensor
 
-    def __init__(self, num_users: int, width: int) -> None:
+    def __init__(self, num_users: int, width: int, init_std: float = 0.02) -> None:
         super().__init__(num_users, width)
-        nn.init.normal_(self.weight, std=0.02)
+        nn.init.normal_(self.weight, std=init_std)
         self.register_buffer("trained_U", torch.zeros(num_users, dtype=torch.bool))
 
     def observe(self, dataset: Dataset) -> None:
@@ -42,9 +50,9 @@ class PerUser(Backbone, Generic[Kept]):
 
     per_user = True
 
-    def __init__(self, config: FrozenConfig, context: ModelContext) -> None:
+    def __init__(self, config: PerUserConfig, context: ModelContext) -> None:
         super().__init__(config, context)
-        self.users = UserEmbedding(context.num_users, context.width)
+        self.users = UserEmbedding(context.num_users, context.width, config.init_std)
         self.dropout = Dropout(context.dropout)
         self._kept: Kept | None = None
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 import pyarrow as pa
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
@@ -18,11 +19,13 @@ class IdEmbedding(ItemEncoder):
         """Learned item vectors."""
 
         kind: Literal["id"] = "id"
+        init_std: float = Field(0.02, gt=0)
+        """Standard deviation of the vectors at the start; the smaller, the nearer a rare item stays to no opinion."""
 
     def __init__(self, config: Config, vocabulary_size: int, width: int) -> None:
         super().__init__(config, vocabulary_size, width)
         self.embedding = nn.Embedding(vocabulary_size, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)  # small: a rare item starts near no opinion at all
+        nn.init.normal_(self.embedding.weight, std=config.init_std)
         self.embedding.weight.data[PAD].zero_()
 
     def forward(self, items: Tensor) -> Tensor:

@@ -34,9 +34,10 @@ class MMoE(Sharing):
 
     def forward(self, told: Mapping[str, Tensor]) -> Shared:
         """Mix the experts for every task."""
-        x_NE = told[""]
-        gates = {task: gate(x_NE).softmax(-1) for task, gate in self.gates.items()}
-        views_NTH = torch.stack(list(gates.values()), dim=1) @ run_experts(self.experts, x_NE)
+        linears: dict[str, nn.Linear] = dict(self.gates.items())  # type: ignore[arg-type]
+        experts_NXH, logits = run_experts(self.experts, linears, told[""])
+        gates = {task: logits_NX.softmax(-1) for task, logits_NX in logits.items()}
+        views_NTH = torch.stack(list(gates.values()), dim=1) @ experts_NXH
         return Shared(dict(zip(gates, views_NTH.unbind(1), strict=True)), gates)
 
     def expert_names(self) -> dict[str, tuple[str, ...]]:

@@ -78,10 +78,16 @@ def expert(width: int, config: SharingConfig) -> nn.Module:
     return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), Dropout(config.dropout))
 
 
-def run_experts(experts: nn.ModuleList, x_NE: Tensor) -> Tensor:
-    """Return what experts of one width make of the same rows [N, X, H]: one product instead of many small ones."""
+def run_experts(
+    experts: nn.ModuleList, gates: Mapping[str, nn.Linear], x_NE: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what experts of one width make of rows [N, X, H], and the gates' logits: one product for all of them."""
     layers: list[Any] = [tuple(one) for one in experts]  # type: ignore[arg-type]
-    weights, biases = (torch.cat([getattr(layer, name) for layer, *_ in layers]) for name in ("weight", "bias"))
     _, activation, dropout = layers[0]
-    out: Tensor = dropout(activation(F.linear(x_NE, weights, biases)))
-    return out.view(len(x_NE), len(layers), layers[0][0].out_features)
+    linears = [*(layer for layer, *_ in layers), *gates.values()]
+    weights, biases = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
+    hidden = layers[0][0].out_features
+    widths = [len(layers) * hidden, *(gate.out_features for gate in gates.values())]
+    out_NXH, *logits = F.linear(x_NE, weights, biases).split(widths, dim=-1)
+    out_NXH = dropout(activation(out_NXH.contiguous()))
+    return out_NXH.view(len(x_NE), len(layers), hidden), dict(zip(gates, logits, strict=True))
