@@ -88,6 +88,6 @@ def run_experts(
     weights, biases = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
     hidden = layers[0][0].out_features
     widths = [len(layers) * hidden, *(gate.out_features for gate in gates.values())]
-    out_NXH, *logits = torch.split(F.linear(x_NE, weights, biases), widths, dim=-1)  # type: ignore[no-untyped-call]
+    out_NXH, *logits = torch.split(F.linear(x_NE, weights, biases), widths, dim=-1)
     out_NXH = dropout(activation(out_NXH.contiguous()))
     return out_NXH.view(len(x_NE), len(layers), hidden), dict(zip(gates, logits, strict=True))
