@@ -9,11 +9,13 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -80,6 +82,37 @@ async def constant_rate(
     outcome.seconds = time.perf_counter() - began
     client.close()
     return outcome
+
+
+async def highest_rate(
+    url: str,
+    bodies: list[bytes],
+    headers: dict[str, str],
+    limit_ms: float,
+    seconds: float,
+    rates: list[float] | None = None,
+) -> dict[str, Any]:
+    """Return what held: the given rate, or the highest that a search by doubling and halving finds."""
+    steps: list[dict[str, Any]] = []
+
+    async def holds(rate: float) -> bool:
+        outcome = await constant_rate(url, rate, seconds, lambda number: bodies[number % len(bodies)], headers)
+        held = outcome.percentile(99) <= limit_ms and set(outcome.statuses) <= {"200"}
+        steps.append({"rate": round(rate, 1), "held": held, **outcome.to_json()})
+        print(f"  {steps[-1]}", file=sys.stderr, flush=True)
+        return held
+
+    await constant_rate(url, 20, 3, lambda number: bodies[number % len(bodies)], headers)
+    if rates:
+        held = await holds(rates[0])
+        return {"held": held, "steps": steps}
+    low, high = 0.0, 25.0
+    while await holds(high):
+        low, high = high, high * 2
+    while high - low > 0.08 * high and high > 1:
+        middle = (low + high) / 2
+        low, high = (middle, high) if await holds(middle) else (low, middle)
+    return {"held": low > 0, "highest_rate": round(low, 1), "steps": steps}
 
 
 async def _one(

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import random
-import signal
 import socket
 import statistics
 import subprocess
@@ -21,13 +20,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import peers
+import psutil
 from _deployment import deployed
-from _load import closed_loop, constant_rate
+from _load import closed_loop, highest_rate
 from _serving import SIZES, served_run
 
 from serving.access.keys import add_key
@@ -56,6 +57,25 @@ def main() -> None:
         peers.write(options.output, rows, about)
 
 
+@dataclass
+class Server:
+    """Something that answers. A peer's processes are stopped while others are measured: one of them spins when idle."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    family: Sequence[psutil.Process] = ()
+
+    def sleep(self) -> None:
+        """Stop."""
+        for one in self.family:
+            one.suspend()
+
+    def wake(self) -> None:
+        """Go on."""
+        for one in self.family:
+            one.resume()
+
+
 def _compared(size: str, run: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all servers in turn, several times: what the machine's other tenants take is then shared by all."""
     bodies, rows = histories(SIZES[size]["num_items"], 500), []
@@ -65,8 +85,9 @@ def _compared(size: str, run: Path, options: argparse.Namespace) -> list[dict[st
     with contextlib.ExitStack() as stack:
         ask_loop = stack.enter_context(looped(run))
         up = {name: stack.enter_context(server) for name, server in servers.items()}
-        for url, headers in up.values():
-            closed_loop(url + _PATH, 4, 1, bodies, headers)
+        for server in up.values():
+            closed_loop(server.url + _PATH, 4, 1, bodies, server.headers)
+            server.sleep()
         rounds = [_round(up, ask_loop, bodies, options.seconds) for _ in range(options.rounds)]
     middle = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     for peer in list(servers)[1:]:
@@ -84,15 +105,17 @@ def _compared(size: str, run: Path, options: argparse.Namespace) -> list[dict[st
 
 
 def _round(
-    up: Mapping[str, tuple[str, dict[str, str]]],
+    up: Mapping[str, Server],
     ask_loop: Callable[[float], float],
     bodies: list[bytes],
     seconds: float,
 ) -> dict[Any, float]:
     found: dict[Any, float] = {LOOP: ask_loop(seconds)}
     for count in CONNECTIONS:
-        for who, (url, headers) in up.items():
-            outcome = closed_loop(url + _PATH, count, seconds, bodies, headers)
+        for who, server in up.items():
+            server.wake()
+            outcome = closed_loop(server.url + _PATH, count, seconds, bodies, server.headers)
+            server.sleep()
             found[who, count, "rate"] = outcome.statuses["200"] / outcome.seconds
             found |= {(who, count, f"p{percent}"): outcome.percentile(percent) for percent in (50, 99)}
     return found
@@ -106,29 +129,29 @@ def histories(num_items: int, count: int) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def ours(run: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Serve a run by the command; gives the URL and the headers that let one in, with a key as clients have one."""
+def ours(run: Path) -> Iterator[Server]:
+    """Serve a run by the command, with a key as clients have one."""
     with tempfile.TemporaryDirectory() as folder:
         key = add_key(Path(folder) / "keys.json", "benchmark", ("read",))
         with deployed(run, {"access": {"enabled": True, "keys": f"{folder}/keys.json"}}) as deployment:
-            yield deployment.url, {"authorization": f"Bearer {key}"}
+            yield Server(deployment.url, {"authorization": f"Bearer {key}"})
 
 
 @contextlib.contextmanager
-def fastapi(run: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def fastapi(run: Path) -> Iterator[Server]:
     """Serve the model of a run behind FastAPI and uvicorn."""
     script = Path(__file__).with_name("_fastapi_app.py")
-    with _process([sys.executable, str(script), str(run)]) as url:
-        yield url, {}
+    with _process([sys.executable, str(script), str(run)]) as server:
+        yield server
 
 
 @contextlib.contextmanager
-def litserve(run: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def litserve(run: Path) -> Iterator[Server]:
     """Serve the model of a run by LitServe, in this environment's interpreter with LitServe beside it."""
     python = peers.environment("litserve", peers.REQUIREMENTS["litserve"])
     script = peers.SCRIPTS / "litserve_app.py"
-    with _process([str(python), str(script), str(run)]) as url:
-        yield url, {}
+    with _process([str(python), str(script), str(run)]) as server:
+        yield server
 
 
 @contextlib.contextmanager
@@ -153,19 +176,23 @@ def looped(run: Path) -> Iterator[Callable[[float], float]]:
 
 
 @contextlib.contextmanager
-def _process(command: list[str]) -> Iterator[str]:
+def _process(command: list[str]) -> Iterator[Server]:
     port = free_port()
     env = {**os.environ, **peers.ONE_THREAD, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([*command, str(port)], env=env, start_new_session=True, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}"
+        process = subprocess.Popen([*command, str(port)], env=env, stdout=log, stderr=log)
+        server = Server(f"http://127.0.0.1:{port}")
         try:
-            if not _answers(url, process):
+            if not _answers(server.url, process):
                 log.seek(0)
                 raise SystemExit(f"{command} does not answer:\n{log.read()[-3000:]}")
-            yield url
+            own = psutil.Process(process.pid)
+            server.family = [own, *own.children(recursive=True)]
+            yield server
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            for one in server.family or [psutil.Process(process.pid)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
             process.wait(60)
 
 
@@ -238,37 +265,6 @@ def _bodies(options: argparse.Namespace) -> list[bytes]:
         draw = random.Random(0)
         return [json.dumps({"user_id": f"u{draw.randrange(options.users)}", "k": 10}).encode() for _ in range(20_000)]
     return histories(options.items, 5000)
-
-
-async def highest_rate(
-    url: str,
-    bodies: list[bytes],
-    headers: dict[str, str],
-    limit_ms: float,
-    seconds: float,
-    rates: list[float] | None = None,
-) -> dict[str, Any]:
-    """Return what held: the given rate, or the highest that a search by doubling and halving finds."""
-    steps: list[dict[str, Any]] = []
-
-    async def holds(rate: float) -> bool:
-        outcome = await constant_rate(url, rate, seconds, lambda number: bodies[number % len(bodies)], headers)
-        held = outcome.percentile(99) <= limit_ms and set(outcome.statuses) <= {"200"}
-        steps.append({"rate": round(rate, 1), "held": held, **outcome.to_json()})
-        print(f"  {steps[-1]}", file=sys.stderr, flush=True)
-        return held
-
-    await constant_rate(url, 20, 3, lambda number: bodies[number % len(bodies)], headers)
-    if rates:
-        held = await holds(rates[0])
-        return {"held": held, "steps": steps}
-    low, high = 0.0, 25.0
-    while await holds(high):
-        low, high = high, high * 2
-    while high - low > 0.08 * high and high > 1:
-        middle = (low + high) / 2
-        low, high = (middle, high) if await holds(middle) else (low, middle)
-    return {"held": low > 0, "highest_rate": round(low, 1), "steps": steps}
 
 
 def _options() -> argparse.Namespace:

@@ -23,9 +23,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from _deployment import deployed, proof_options, write
+from _load import highest_rate
 from _redis import redis_server
 from _serving import SIZES, served_run
-from serve import highest_rate
 
 LIMIT_MS, WANTED = 80.0, 500
 INDEXES = ("auto", "approximate")
