@@ -19,14 +19,14 @@ class InStock(Rule):
         kind: Literal["in_stock"] = "in_stock"
         column: str
         """A number or a category of items."""
-        at_least: float = 1.0
-        """Of a number: from here on an item is in stock."""
+        at_least: float | None = None
+        """Of a number: from here on an item is in stock; null takes 1."""
         values: tuple[str, ...] = Field(())
         """Of a category: the values that mean in stock."""
 
         @model_validator(mode="after")
         def _one_meaning(self) -> Self:
-            if self.values and "at_least" in self.model_fields_set:
+            if self.values and self.at_least is not None:
                 raise ValueError("give at_least for a number or values for a category, not both")
             return self
 
@@ -45,4 +45,4 @@ class InStock(Rule):
         features, config = self.facts.features, self.config
         if config.values:
             return features.has_value(config.column, config.values)
-        return features.in_range(config.column, config.at_least, None)
+        return features.in_range(config.column, 1.0 if config.at_least is None else config.at_least, None)
