@@ -45,11 +45,9 @@ def test_figures_of_many_tasks_are_of_the_configs_that_are_here():
 @pytest.mark.process
 def test_figures_of_the_winner_are_of_the_configs_that_are_here():
     code = (
-        "import json, pathlib, sys; sys.path += ['benchmarks/evidence']; "
-        "import tune_table; from tune_winner import contenders, digest, read_plan; "
-        "plan = read_plan(False, pathlib.Path('store')); found = contenders(tune_table.OUTPUT); "
-        "configs = {name: plan.candidate(values).model_dump(mode='json') for name, values in found.items()}; "
-        "print(json.dumps({name: digest(config) for name, config in configs.items()}))"
+        "import json, sys; sys.path += ['benchmarks/evidence']; import tune_table, tune_winner; "
+        "found = tune_winner.contenders(tune_table.OUTPUT); "
+        "print(json.dumps({name: tune_winner.digest(values) for name, values in found.items()}))"
     )
     rows = json.loads((ROOT / "benchmarks" / "results" / "evidence-tune_winner.json").read_text())["rows"]
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -55,17 +55,18 @@ def main() -> None:
     options = _options()
     ingest("kuairand", options.root)
     plan = read_plan(options.quick, options.root)
-    todo = {name: plan.candidate(values).model_dump(mode="json") for name, values in contenders(options.table).items()}
-    rows = {row["name"]: row for row in recorded(options.output) if row["digest"] == digest(todo.get(row["name"]))}
+    todo = contenders(options.table)
+    digests = {name: digest(values) for name, values in todo.items()}
+    rows = {row["name"]: row for row in recorded(options.output) if row["digest"] == digests.get(row["name"])}
     with ThreadPoolExecutor(options.processes) as pool:
-        jobs = [pool.submit(train, name, todo[name], options.root) for name in todo if name not in rows]
+        jobs = [pool.submit(train, plan, name, todo[name], options.root) for name in todo if name not in rows]
         for job in as_completed(jobs):
             row = job.result()
             rows[row["name"]] = row
             print(f"{row['name']}: {row['valid']}", flush=True)
             _write(options.output, {"rows": [rows[name] for name in todo if name in rows]})
     ordered = [rows[name] for name in todo]
-    summary = verdict(plan, ordered, {name: run_of(name, node, options.root) for name, node in todo.items()})
+    summary = verdict(plan, ordered, {name: run_of(name, values, options.root) for name, values in todo.items()})
     _write(options.output, {"rows": ordered, "summary": summary})
     print(yaml.safe_dump(summary, sort_keys=False, default_flow_style=None, width=120))
 
@@ -96,32 +97,30 @@ def best_of(rows: Sequence[_replay.Row]) -> dict[int, dict[str, Any]]:
     return {trial.number: trial.values for trial in best_trials(board, TOP) if trial.number != 0}
 
 
-def digest(config: Mapping[str, Any] | None) -> str:
-    """Return what tells one config, and its data, from another."""
-    apart = {key: value for key, value in (config or {}).items() if key != "root"}
-    texts = [(tune_table.FOLDER / "ingest.yaml").read_bytes(), dump_yaml(apart).encode()]
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+def digest(values: Mapping[str, Any]) -> str:
+    """Return what tells one training from another: the example's files, and what is changed in them."""
+    return hashlib.sha256(f"{tune_table.digest()}\0{dump_yaml(values)}".encode()).hexdigest()[:16]
 
 
-def run_of(name: str, config: Mapping[str, Any], root: Path) -> Path:
+def run_of(name: str, values: Mapping[str, Any], root: Path) -> Path:
     """Return where a run is kept."""
-    return root / "winner" / f"{name.replace(',', '').replace(' ', '-')}-{digest(config)}"
+    return root / "winner" / f"{name.replace(',', '').replace(' ', '-')}-{digest(values)}"
 
 
-def train(name: str, config: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def train(plan: Plan, name: str, values: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Train and evaluate one configuration in a process of its own; returns its row."""
-    run = run_of(name, config, root)
+    run, config = run_of(name, values, root), plan.candidate(values)
     run.parent.mkdir(parents=True, exist_ok=True)
     file = run.with_suffix(".yaml")
-    file.write_text(dump_yaml(config))
+    file.write_text(dump_yaml(config.model_dump(mode="json")))
     if not (run / "run.json").is_file():
-        run_alone(train_command(file, run, config["seed"], root), run.with_suffix(".log"))
+        run_alone(train_command(file, run, config.seed, root), run.with_suffix(".log"))
     record = json.loads((run / "run.json").read_text())
     reports = {report["split"]: report["metrics"] for report in json.loads((run / "report.json").read_text())}
     valid, test = (
         {metric: round(reports[split][metric]["mean"], 6) for metric in COMPARED} for split in ("valid", "test")
     )
-    about = {"digest": digest(config), "seconds": round(record["seconds"], 1), "best_epoch": record["best_epoch"]}
+    about = {"digest": digest(values), "seconds": round(record["seconds"], 1), "best_epoch": record["best_epoch"]}
     return {"name": name, **about, "valid": valid, "test": test}
 
 
