@@ -114,6 +114,7 @@ def _round(
     for count in CONNECTIONS:
         for who, server in up.items():
             server.wake()
+            closed_loop(server.url + _PATH, count, 1, bodies, server.headers)
             outcome = closed_loop(server.url + _PATH, count, seconds, bodies, server.headers)
             server.sleep()
             found[who, count, "rate"] = outcome.statuses["200"] / outcome.seconds
