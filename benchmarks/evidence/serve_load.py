@@ -23,7 +23,7 @@ from serve import free_port, histories
 
 ITEMS, LIMIT_MS = 3_700, 100.0
 STEP_RATE = 150.0
-SCALING = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 0.5, "downscale_delay_s": 5}
+SCALING = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 0.1, "downscale_delay_s": 5}
 TRIVIAL = Path(__file__).with_name("_trivial.py")
 
 
@@ -45,7 +45,7 @@ def main() -> None:
 async def _overload(deployment: Deployment, seconds: float) -> dict[str, Any]:
     bodies = histories(ITEMS, 500)
     await deployment.load("/v1/recommend", 20, 3, bodies)
-    rate = 100.0
+    rate = 300.0
     while await _is_sustained(deployment, rate * 1.25, seconds, bodies):
         rate *= 1.25
     sustained = await deployment.load("/v1/recommend", rate, seconds, bodies)
