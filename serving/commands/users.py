@@ -68,8 +68,6 @@ def show(
     json: AsJson = False,
 ) -> None:
     """Show what is kept of a user: features, and events, oldest first."""
-    from raysys.errors import UserError
-
     source = _found(of, root)
     name = _name(source, user_id)
 
@@ -78,7 +76,7 @@ def show(
 
     state, size = _with_store(source, config, settings, read)
     if not state.events and state.profile is None:
-        raise UserError(f"USER_ID {user_id}: nothing is kept of this user in the store of {source.project}")
+        raise _nothing_kept(user_id, source)
     if json:
         profile = state.profile and asdict(state.profile)
         events = [event._asdict() for event in state.events]
@@ -101,15 +99,13 @@ def delete(
     json: AsJson = False,
 ) -> None:
     """Delete everything that is kept of a user. The dataset still has its part: see `raysys data forget`."""
-    from raysys.errors import UserError
-
     source = _found(of, root)
     name = _name(source, user_id)
     deleted = _with_store(source, config, settings, lambda store: store.delete(name))
     if json:
         print_json({"user_id": user_id, "deleted": deleted})
     elif not deleted:
-        raise UserError(f"USER_ID {user_id}: nothing is kept of this user in the store of {source.project}")
+        raise _nothing_kept(user_id, source)
     else:
         print(f"deleted {user_id}")
 
@@ -142,6 +138,12 @@ def _name(source: _Source, user_id: str) -> str:
     from serving.users.identity import Identity
 
     return Identity(source.manifest).name(user_id)
+
+
+def _nothing_kept(user_id: str, source: _Source) -> Exception:
+    from raysys.errors import UserError
+
+    return UserError(f"USER_ID {user_id}: nothing is kept of this user in the store of {source.project}")
 
 
 def _with_store(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 
 
@@ -55,3 +56,11 @@ async def post(app, path, body, **headers):
 def ask(app, method="GET", path="/", **given):
     """Send one request from a test that is not asynchronous."""
     return asyncio.run(call(app, method, path, **given))
+
+
+async def until(condition):
+    """Let others go on until something holds."""
+    ends = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < ends, "waited in vain"
+        await asyncio.sleep(0.002)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-from asgi import call, post
+from asgi import call, post, until
 
 from serving.answers.question import Answer
 from serving.http.gateway import Gateway
@@ -45,13 +45,6 @@ def made(tiny_run, serve, tmp_path, monkeypatch):
         return Gateway(service), model
 
     return make
-
-
-async def until(condition):
-    ends = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < ends, "waited in vain"
-        await asyncio.sleep(0.002)
 
 
 async def held_up(gateway, model, count, **headers):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from asgi import call, post
+from asgi import call, post, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from split import gateway_over, split, user_config
@@ -192,13 +192,6 @@ def config(tiny_run, tmp_path):
         return user_config(tiny_run, tmp_path, **settings)
 
     return make
-
-
-async def until(condition):
-    ends = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < ends, "waited in vain"
-        await asyncio.sleep(0.002)
 
 
 async def ask_many(gateway, count, **headers):
