@@ -23,8 +23,7 @@ from raysys.progress import stage
 from raysys.runs import Run
 from serving import frontend
 from serving.checks import check_access, check_run, settle_port
-from serving.config import ScorerConfig, ServeConfig
-from serving.scoring.scorers import AT_ONCE
+from serving.config import AT_ONCE, ScorerConfig, ServeConfig
 from serving.users.seeding import seed
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def application(run: Run, config: ServeConfig) -> dict[str, Any]:
         "name": DEPLOYMENT,
         "user_config": user_config,
         # Above what a replica lets wait: it refuses at once and says when to come again, which Ray does not.
-        "max_ongoing_requests": 2 * (config.limits.waiting + config.limits.batch),
+        "max_ongoing_requests": 2 * config.most_under_way,
         "ray_actor_options": {"num_cpus": config.num_cpus},
         "autoscaling_config": {**config.autoscaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
     }

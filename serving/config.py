@@ -22,6 +22,8 @@ MOST_EVENTS = 10_000
 """No more may be posted at once."""
 MOST_CHANGES = 1_000
 """No more items may be changed at once."""
+AT_ONCE = 2
+"""Batches under way for each scorer: while one is answered, the next one is on its way."""
 
 
 class Autoscaling(FrozenConfig):
@@ -145,6 +147,12 @@ class ServeConfig(AnswerConfig):
         files = {"keys": access.keys or f"{place}/keys.json", "audit": access.audit or f"{place}/audit.jsonl"}
         kept = {"store": self.store.with_place(root, project), "access": access.model_copy(update=files)}
         return self.model_copy(update=kept)
+
+    @property
+    def most_under_way(self) -> int:
+        """Most questions that a replica has let in: those that wait, and those that the model or scorers have."""
+        batches = AT_ONCE * self.scorer.autoscaling.max_replicas if self.scorer else 1
+        return self.limits.waiting + self.limits.batch * batches
 
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""

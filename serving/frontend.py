@@ -86,8 +86,7 @@ def _launcher(folder: Path, config: ServeConfig, ports: tuple[int, int]) -> Path
     host = f"[{config.host}]" if ":" in config.host else config.host
     told = f"{host}:{config.port}{_certificate(folder, config)}"
     edits.append(f"s#bind {_LOOPBACK}:{config.port}$#bind {told}#")
-    most = config.limits.waiting + config.limits.batch
-    lines = "\\\n".join(f"    {line.replace('MOST', str(most))}" for line in _FULL)
+    lines = "\\\n".join(f"    {line.replace('MOST', str(config.most_under_way))}" for line in _FULL)
     edits.append(f"/^backend /{{/default_backend/!a\\\n{lines}\n}}")
     path = folder / "haproxy"
     words = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)

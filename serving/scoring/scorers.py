@@ -15,13 +15,11 @@ from serving.answers.question import Answer, Question
 from serving.catalogue.changes import Fields
 from serving.catalogue.live import LiveItems
 from serving.catalogue.reading import ReadItems
-from serving.config import ReplicaConfig
+from serving.config import AT_ONCE, ReplicaConfig
 from serving.metrics import Metrics
 from serving.scoring.answerer import About, Answerer
 from serving.waiting import LateError, Line, ScorersDownError, Waiting, deadline, fail, settle
 
-AT_ONCE = 2
-"""Batches under way for each scorer: while one is answered, the next one is on its way."""
 _LOOK_S = 2.0  # a call that takes longer makes one ask whether any scorer lives
 _ALIVE_S = 1.0  # within which a scorer says so
 _PAUSE_S = 0.2

@@ -42,24 +42,25 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def front(tmp_path, monkeypatch):
-    """Ports of a front whose replicas take three requests at a time, and of its one replica."""
+@pytest.fixture(params=[({}, 3), ({"scorer": {"autoscaling": {"max_replicas": 2}}}, 6)], ids=["model", "scorers"])
+def front(request, tmp_path, monkeypatch):
+    """Ports of a front and of its one replica, and how many requests that takes at a time."""
+    settings, most = request.param
     port, replica = free_port(), free_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY")}
     monkeypatch.setattr(os, "environ", variables)
-    frontend.prepare(ServeConfig(port=port, limits={"waiting": 2, "batch": 1}))
+    frontend.prepare(ServeConfig(port=port, limits={"waiting": 2, "batch": 1}, **settings))
     launcher = variables["RAY_SERVE_HAPROXY_BINARY_PATH"]
     file = tmp_path / "haproxy.cfg"
     file.write_text(CONFIG.format(front=port, replica=replica))
     subprocess.run([launcher, "-c", "-f", str(file)], check=True, capture_output=True)
     with subprocess.Popen([launcher, "-f", str(file)], stderr=subprocess.DEVNULL) as process:
-        yield port, replica
+        yield port, replica, most
         process.send_signal(signal.SIGKILL)
 
 
 def test_what_replicas_cannot_take_is_refused_before_it_reaches_them(front):
-    port, replica = front
+    port, replica, most = front
     asked, go_on = [], asyncio.Event()
 
     async def answer(reader, writer):
@@ -72,13 +73,13 @@ def test_what_replicas_cannot_take_is_refused_before_it_reaches_them(front):
     async def scenario():
         async with await asyncio.start_server(answer, "127.0.0.1", replica), httpx.AsyncClient(timeout=30) as client:
             url = f"http://127.0.0.1:{port}/v1"
-            under_way = [asyncio.create_task(client.post(f"{url}/recommend", json={})) for _ in range(3)]
-            while len(asked) < 3:
+            under_way = [asyncio.create_task(client.post(f"{url}/recommend", json={})) for _ in range(most)]
+            while len(asked) < most:
                 await asyncio.sleep(0.01)
             refused = await client.post(f"{url}/rank", json={}, headers={"x-request-id": 'my"id'})
             unnamed = await client.post(f"{url}/recommend", json={})
             events = asyncio.create_task(client.post(f"{url}/events", json={}))
-            while len(asked) < 4:
+            while len(asked) < most + 1:
                 await asyncio.sleep(0.01)
             go_on.set()
             return refused, unnamed, [await one for one in (*under_way, events)]
@@ -89,8 +90,8 @@ def test_what_replicas_cannot_take_is_refused_before_it_reaches_them(front):
     assert error == {"code": "overloaded", "message": error["message"], "request_id": "myid"}
     assert refused.headers["x-request-id"] == "myid"
     assert len(unnamed.json()["error"]["request_id"]) == 36
-    assert [one.status_code for one in answered] == [200] * 4
-    assert asked == [b"/v1/recommend"] * 3 + [b"/v1/events"]
+    assert [one.status_code for one in answered] == [200] * (most + 1)
+    assert asked == [b"/v1/recommend"] * most + [b"/v1/events"]
 
 
 def test_ray_still_writes_what_is_edited():
