@@ -1,9 +1,11 @@
 """Three million items, the histories of a million users in Redis, an open loop: the highest rate that holds 80 ms.
 
-One replica answers for users drawn at random; requests come at a constant rate, whatever is answered. From the highest
-rate whose 99th percentile is within the limit follow the replicas that 500 requests a second need. Vectors are barely
+One replica (or `--replicas`) answers for users drawn at random; requests come at a constant rate, whatever is answered.
+From the highest rate whose 99th percentile is within the limit follow the replicas that 500 requests a second need.
+Vectors are barely
 trained and have no neighbourhoods, so `auto` looks at all of them; the same with cells shows what vectors would cost
-that have some, because a search takes as long whatever it finds.
+that have some, because a search takes as long whatever it finds. With `--gpus 1` a scorer has the model on a GPU, and
+all vectors are searched there.
 """
 
 from __future__ import annotations
@@ -33,26 +35,28 @@ EVENTS, START = 50, 1_700_000_000_000
 
 
 def main() -> None:
-    options = proof_options(__doc__, "serve_case", users=1_000_000, seconds=10.0)
+    options = proof_options(__doc__, "serve_case", users=1_000_000, seconds=10.0, replicas=1, gpus=0.0)
     run = served_run("3m", options.root)
     with redis_server("no") as server:
         store = {"kind": "redis", "url": server.url}
         seeded = asyncio.run(_seed(run, store, options.users, SIZES["3m"]["num_items"]))
         print(seeded, flush=True)
-        found = {kind: _held(run, store, kind, options) for kind in INDEXES}
-    report = {"users": seeded, "slo_p99_ms": LIMIT_MS, "cores": os.cpu_count(), **found}
+        found = {kind: _held(run, store, kind, options) for kind in (INDEXES[:1] if options.gpus else INDEXES)}
+    report = {"users": seeded, "slo_p99_ms": LIMIT_MS, "cores": os.cpu_count(), "replicas": options.replicas, **found}
     write(options.output, report)
     print(json.dumps(report, indent=1))
 
 
 def _held(run: Path, store: dict[str, Any], kind: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the highest rate that one replica holds with an index, and how many 500 requests a second need."""
+    """Return the highest rate that the replicas hold with an index, and how many 500 requests a second need."""
     settings = {
         "store": store,
         "retrieval": {"kind": kind},
-        "autoscaling": {"min_replicas": 1, "max_replicas": 1},
+        "autoscaling": {"min_replicas": options.replicas, "max_replicas": options.replicas},
         "limits": {"deadline_ms": 500},
     }
+    if options.gpus:
+        settings["scorer"] = {"num_gpus": options.gpus, "num_cpus": 1}
     users = np.random.default_rng(0).integers(options.users, size=20_000)
     bodies = [json.dumps({"user_id": f"case-{user}", "k": 10}).encode() for user in users]
     with deployed(run, settings) as deployment:
@@ -61,7 +65,7 @@ def _held(run: Path, store: dict[str, Any], kind: str, options: argparse.Namespa
         found = asyncio.run(highest_rate(url, bodies, {}, LIMIT_MS, options.seconds))
         retrieval = deployment.get("/v1/models")["models"][0].get("retrieval")
     rate = found["highest_rate"]
-    needed = math.ceil(WANTED / rate) if rate else None
+    needed = math.ceil(WANTED * options.replicas / rate) if rate else None
     return {"replica_mb": round(memory), "retrieval": retrieval, **found, "replicas_for_500": needed}
 
 
