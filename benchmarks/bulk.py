@@ -175,8 +175,8 @@ def _bare(run: str) -> Any:
 
         torch.set_num_threads(1)
         opened = raysys.load(folder / run)
-        dataset = Dataset.open(opened.record.dataset)
-        reader, scorer = _reader(dataset), ModelScorer(opened.network)
+        dataset, network = Dataset.open(opened.record.dataset), opened.network
+        reader, scorer = _reader(dataset), ModelScorer(network)
         order = np.argsort(np.diff(reader.rows(_rows_of(size)).offsets), kind="stable")
         _meter.measured()
         began = time.process_time()
@@ -184,7 +184,10 @@ def _bare(run: str) -> Any:
             for at in range(0, size, opened.config.evaluation.batch_size):
                 rows = reader.rows(order[at : at + opened.config.evaluation.batch_size])
                 queries = make_queries(rows, Split.NONE, reader.is_history, opened.config.model.max_length)
-                task_scores(opened.network, queries, recommend(scorer, queries, K), opened.calibrators)
+                encoded = network.recommender(queries.history) if network.pair_scorers() else None
+                found = recommend(scorer, queries, K, asked=scorer.ask(queries, encoded))
+                if encoded is not None:
+                    task_scores(network, encoded, queries.anchor_B, found.items_BK, opened.calibrators)
         _meter.measured({"seconds": time.process_time() - began})
 
     return step

@@ -44,6 +44,23 @@ def ray_cluster():
     shutil.rmtree(short, ignore_errors=True)
 
 
+@pytest.fixture
+def encoded_users():
+    """A list to which every pass of a recommender adds how many users it encoded."""
+    import torch
+
+    from raysys.model.recommender import Recommender
+
+    def note(module, arguments, found):
+        if isinstance(module, Recommender):
+            passes.append(len(found.states_BLD))
+
+    passes: list[int] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
+    yield passes
+    handle.remove()
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The real data sets, or a skip with the reason."""

@@ -44,8 +44,8 @@ class PartWriter:
         self._reader = ShardReader(opened, columns=recommender.reads_columns, labels=recommender.reads_labels)
         past = [mark for mark in (Split.TRAIN, Split.VALID, Split.TEST) if mark < self._split]
         self._tokens = [opened.rows[f"{mark.name.lower()}_tokens"].to_numpy() for mark in past]
-        model = ModelScorer(self._run.network)
-        self._scorer: Scorer = model if items is None else Among(model, torch.from_numpy(items))
+        self._model = ModelScorer(self._run.network)
+        self._scorer: Scorer = self._model if items is None else Among(self._model, torch.from_numpy(items))
         self._schema = lists_schema(list(self._run.network.pair_scorers()))
 
     def write(self, part: int, rows: np.ndarray) -> None:
@@ -80,10 +80,11 @@ class PartWriter:
         queries = make_queries(
             self._reader.rows(rows), self._split, self._reader.is_history, run.config.model.max_length
         )
-        found = recommend(self._scorer, queries, self._plan.k, self._plan.exclude_seen)
+        encoded = run.network.recommender(queries.history) if run.network.pair_scorers() else None
+        asked = self._model.ask(queries, encoded)
+        found = recommend(self._scorer, queries, self._plan.k, self._plan.exclude_seen, asked=asked)
         tasks = {}
-        if run.network.pair_scorers():
-            encoded = run.network.recommender(queries.history)
+        if encoded is not None:
             tasks = task_scores(run.network, encoded, queries.anchor_B, found.items_BK, run.calibrators)
         lists = {"item": found.items_BK.numpy(), "score": found.scores_BK.numpy()}
         return lists | {task: scores_BK.numpy() for task, scores_BK in tasks.items()}

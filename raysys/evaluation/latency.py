@@ -44,9 +44,10 @@ def _questions(judge: Judge) -> list[Queries]:
 
 def _seconds(judge: Judge, scorer: ModelScorer, asked: Queries) -> float:
     started = time.perf_counter()
-    found = recommend(scorer, asked, max(judge.config.k), judge.config.exclude_seen)
-    if scorer.network.pair_scorers():
-        encoded = scorer.network.recommender(asked.history)
+    encoded = scorer.network.recommender(asked.history) if scorer.network.pair_scorers() else None
+    vectors_BD = scorer.ask(asked, encoded)
+    found = recommend(scorer, asked, max(judge.config.k), judge.config.exclude_seen, asked=vectors_BD)
+    if encoded is not None:
         task_scores(scorer.network, encoded, asked.anchor_B, found.items_BK, {})
     return time.perf_counter() - started
 

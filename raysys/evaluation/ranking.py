@@ -65,9 +65,9 @@ class ModelScorer:
         self.num_items = len(self.table_VD)
 
     @torch.inference_mode()
-    def ask(self, queries: Queries) -> Tensor:
-        """Encode the histories, and return query vectors [B, D]."""
-        return query_vectors(self.network, self.retriever, queries.history, queries.anchor_B)
+    def ask(self, queries: Queries, encoded: Encoded | None = None) -> Tensor:
+        """Encode the histories, unless they are `encoded`, and return query vectors [B, D]."""
+        return query_vectors(self.network, self.retriever, queries.history, queries.anchor_B, encoded)
 
     @torch.inference_mode()
     def block(self, asked: Tensor, start: int, stop: int) -> Tensor:
@@ -107,10 +107,11 @@ class Among:
 
 @torch.inference_mode()
 def recommend(
-    scorer: Scorer, queries: Queries, k: int, exclude_seen: bool = True, block: int | None = None
+    scorer: Scorer, queries: Queries, k: int, exclude_seen: bool = True, block: int | None = None, asked: Any = None
 ) -> Candidates:
     """Return the k best items per user by exact partial selection, leaving out what they had.
 
+    `asked` is what `scorer.ask` returned for these queries; without it the scorer is asked here.
     `block` is the number of items scored at a time; by default as many as keep the scores in a CPU's cache (2^20 of
     them), or 256 MiB of an accelerator's memory. On the CPU, equal scores rank in vocabulary order.
     """
@@ -119,14 +120,16 @@ def recommend(
     if not num_rows or not depth:
         return Candidates(torch.zeros(num_rows, depth, dtype=torch.int64), torch.zeros(num_rows, depth))
     step = block or max(1, _BLOCK_SCORES.get(device.type, _BLOCK_SCORES_ELSEWHERE) // num_rows)
-    blocks = _blocks(scorer, queries, step, exclude_seen)
+    asked = scorer.ask(queries) if asked is None else asked
+    blocks = _blocks(scorer, queries, asked, step, exclude_seen)
     columns_BK, scores_BK = top_columns(blocks, depth)
     return Candidates(torch.where(columns_BK >= 0, columns_BK + FIRST_ITEM, PAD), scores_BK)
 
 
-def _blocks(scorer: Scorer, queries: Queries, step: int, exclude_seen: bool) -> Iterator[tuple[int, Tensor]]:
+def _blocks(
+    scorer: Scorer, queries: Queries, asked: Any, step: int, exclude_seen: bool
+) -> Iterator[tuple[int, Tensor]]:
     """Yield (first column, scores [B, step]), with -inf for what a user had."""
-    asked = scorer.ask(queries)
     if step >= scorer.num_items:
         scores_BV = scorer.block(asked, 0, scorer.num_items)
         if exclude_seen:

@@ -19,7 +19,7 @@ from serving.endpoints import ENDPOINTS, Call, Endpoint, Raw, Replica
 from serving.errors import RefusedError, shortened
 from serving.http import openapi
 from serving.http.inbound import Inbound, path_value
-from serving.http.journal import Audit, note_failure, note_fault
+from serving.http.journal import Audit, Failures, note_fault
 from serving.http.outbound import Outbound, preflight
 from serving.http.page import page
 from serving.http.refusals import as_refusal
@@ -63,6 +63,7 @@ class Gateway:
         self.service = service
         self._endpoints = dict(endpoints)
         self._routes = Routes(endpoints.values())
+        self._failures = Failures()
 
     @property
     def service(self) -> Service | None:
@@ -114,7 +115,7 @@ class Gateway:
     def _note(self, inbound: Inbound, trace: _Trace, status: int, seconds: float) -> None:
         self.metrics.request(trace.template, status, seconds, trace.code)
         if trace.code is not None:
-            note_failure(inbound.request_id, trace.method, trace.template, status, trace.code, seconds)
+            self._failures.note(inbound.request_id, trace.method, trace.template, status, trace.code, seconds)
         if trace.is_admin and self._audit is not None:
             self._audit.note(inbound.request_id, trace.key_id, trace.method, trace.template, trace.values, status)
 

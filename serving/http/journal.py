@@ -6,7 +6,9 @@ Neither names users, items or secrets: paths appear as templates, errors without
 import json
 import logging
 import os
+import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,21 +17,38 @@ from serving.access.auth import KeyRing
 
 _log = logging.getLogger("ray.serve")
 _UNWRITTEN = 429  # a line for each would cost most when there is least to spare; metrics count them
+_SHARED = (503, 504)  # what is wrong is wrong for all: few lines tell as much
 
 
-def note_failure(request_id: str, method: str, template: str, status: int, code: str, seconds: float) -> None:
-    """Write a line of JSON about a request that was refused or failed, unless it came too often."""
-    if status == _UNWRITTEN:
-        return
-    line = {
-        "request_id": request_id,
-        "method": method,
-        "path": template,
-        "status": status,
-        "code": code,
-        "ms": round(seconds * 1000, 1),
-    }
-    _log.log(logging.ERROR if status >= 500 else logging.INFO, json.dumps(line))
+class Failures:
+    """Lines of JSON about requests that were refused or failed, unless they came too often."""
+
+    def __init__(self, pause_s: float = 10.0) -> None:
+        """Write of those for want of a part of the service at most one line in so many seconds, for each code."""
+        self._pause_s = pause_s
+        self._until: dict[str, float] = {}
+        self._unwritten: Counter[str] = Counter()
+
+    def note(self, request_id: str, method: str, template: str, status: int, code: str, seconds: float) -> None:
+        """Write a line, or count it for the next line of its code."""
+        if status == _UNWRITTEN:
+            return
+        line: dict[str, object] = {
+            "request_id": request_id,
+            "method": method,
+            "path": template,
+            "status": status,
+            "code": code,
+            "ms": round(seconds * 1000, 1),
+        }
+        if status in _SHARED:
+            now = time.monotonic()
+            if now < self._until.get(code, 0.0):
+                self._unwritten[code] += 1
+                return
+            self._until[code] = now + self._pause_s
+            line["unwritten"] = self._unwritten.pop(code, 0)
+        _log.log(logging.ERROR if status >= 500 else logging.INFO, json.dumps(line))
 
 
 def note_fault(what: str, error: BaseException) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from raysys.bulk.choice import choose_users
+from raysys.bulk.part import PartWriter
+from raysys.bulk.plan import Plan
 from raysys.bulk.recommend import recommend_users
 from raysys.data.batches import make_queries
 from raysys.data.dataset import Dataset
@@ -89,6 +91,15 @@ def test_the_lists_and_task_scores_are_those_of_evaluation(tiny_run, dataset, tm
         assert [row["item_id"] for row in found[user]] == items
         ratings = [row["scores.rating"] for row in found[user]]
         np.testing.assert_allclose(ratings, ratings_BK[place][shown].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_history_is_encoded_once_for_its_list_and_the_scores_of_tasks(everybody, tiny_run, dataset, encoded_users):
+    written = pq.read_table(everybody[0] / "part-000000.parquet")
+    plan = Plan.model_validate_json((everybody[0] / "_plan.json").read_text())
+    again = PartWriter(plan, str(everybody[0]), tiny_run.path, dataset.path, None).lists(np.arange(64))
+    assert sum(encoded_users) == 64
+    assert "scores.rating" in again.column_names
+    assert again == written
 
 
 def test_any_size_of_parts_gives_the_same_lists(everybody, tiny_run, tmp_path):

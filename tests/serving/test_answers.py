@@ -177,6 +177,12 @@ def test_popularity_takes_the_place_of_the_retrieval_task_for_whom_nobody_knows(
     assert ids({"items": mixed}) == ids({"items": plain})
 
 
+def test_a_batch_is_encoded_once_however_many_tasks_make_its_scores(client, shop, encoded_users):
+    every = dict.fromkeys((shop.network.retrieving()[0], *shop.network.pair_scorers()), 1.0)
+    ask(client, "recommend/batch", requests=[{"user_id": user, "score": every} for user in ("u1", "u2")])
+    assert encoded_users == [2]
+
+
 def test_the_config_gives_weights_where_the_request_does_not(shop_client):
     client = shop_client(ranking={"score": {"click": 1}})
     assert ids(ask(client, user_id="u3")) == ids(ask(shop_client(), user_id="u3", score={"click": 1}))

@@ -27,6 +27,7 @@ from serving.checks import check_access
 from serving.config import ServeConfig
 from serving.endpoints import ENDPOINTS, Endpoint, Reply
 from serving.http.gateway import Gateway
+from serving.http.journal import Failures
 from serving.replica import Replica
 from serving.stores import StoreDownError
 
@@ -228,6 +229,38 @@ def test_every_failure_is_one_line_of_json(client, caplog, monkeypatch):
     assert lines[0]["request_id"] == "mine"
     assert lines[0]["method"] == "POST"
     assert lines[0]["ms"] >= 0
+
+
+def test_what_fails_for_all_is_told_once_in_a_while_with_how_often(caplog):
+    caplog.set_level(logging.INFO, "ray.serve")
+    client = TestClient(Gateway())
+    for number in range(5):
+        client.post("/v1/recommend", json={"user_id": "u1"}, headers={"x-request-id": f"r{number}"})
+    client.get("/nothing")
+    client.get("/nothing")
+    lines = [json.loads(line) for line in own_log(caplog)]
+    assert [line["code"] for line in lines] == ["not_ready", "not_found", "not_found"]
+    assert (lines[0]["request_id"], lines[0]["unwritten"]) == ("r0", 0)
+    assert numbers(client)['raysys_refused_total{code="not_ready"}'] == 5
+
+
+def test_the_next_line_counts_those_before_it_by_code(caplog):
+    failures = Failures(pause_s=0.2)
+
+    def fail(code, count):
+        for _ in range(count):
+            failures.note("r", "POST", "/v1/recommend", 503, code, 0.1)
+
+    fail("scorers_down", 4)
+    fail("store_down", 2)
+    time.sleep(0.25)
+    fail("scorers_down", 3)
+    lines = [json.loads(line) for line in own_log(caplog)]
+    assert [(line["code"], line["unwritten"]) for line in lines] == [
+        ("scorers_down", 0),
+        ("store_down", 0),
+        ("scorers_down", 3),
+    ]
 
 
 def test_calls_of_admins_are_noted(guarded, tmp_path):

@@ -261,7 +261,7 @@ def test_questions_of_a_scorer_that_dies_are_asked_again(config):
     asyncio.run(scenario())
 
 
-def test_while_no_scorer_is_there_everybody_is_told_so_soon(config):
+def test_while_no_scorer_is_there_everybody_is_told_so_soon(config, caplog):
     told = config(limits={"batch": 1})
 
     async def scenario():
@@ -272,6 +272,7 @@ def test_while_no_scorer_is_there_everybody_is_told_so_soon(config):
         replies = [await task for task in tasks]
         assert {(one.status, one.json["error"]["code"]) for one in replies} == {(503, "scorers_down")}
         assert time.monotonic() - began < 5
+        assert caplog.text.count("scorers_down") == 1, "the log does not fill up"
         assert gateway.service.problem() is None, "the replica itself is well"
         assert (await call(gateway, "GET", "/healthz")).status == 200
         ready = await call(gateway, "GET", "/readyz")
