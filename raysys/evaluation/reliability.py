@@ -1,8 +1,8 @@
 """Whether probabilities mean what they say: predicted against observed, in bins of equal mass.
 
 Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015), for the expected
-calibration error; bins of equal mass as in Nixon et al., "Measuring Calibration in Deep Learning" (2019). Even of what is right it
-is not 0, because pairs are few: Roelofs et al., "Mitigating Bias in Calibration Error Estimation" (2022).
+calibration error; bins of equal mass as in Nixon et al., "Measuring Calibration in Deep Learning" (2019). Even of what
+is right it is not 0: Roelofs et al., "Mitigating Bias in Calibration Error Estimation" (2022).
 """
 
 from dataclasses import dataclass
