@@ -117,8 +117,9 @@ features.
 |---|---|---|
 {chr(10).join(figures)}
 
-Calibration error on test, after calibration on validation. Sampling alone gives .008 in 15 bins of 1,806 pairs; the
-rest is drift: the validation days end a holiday, and what they say of the level does not hold on working days.
+Calibration error on test, after calibration on validation. Sampling alone gives .008 in 15 bins of 1,806 pairs
+(`ece_floor`); the rest is drift: the level of clicks moves by .01 between two days and the next two, not at the end of
+a holiday alone ([why no calendar mends it](decisions/0028-calibration-and-days.md)).
 
 | | mean (95 % interval) |
 |---|---|

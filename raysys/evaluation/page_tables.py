@@ -35,6 +35,7 @@ LABELS = {
     "log_loss": ("Log loss", "nats; lower is better"),
     "normalised_entropy": ("Normalised entropy", "log loss over that of the rate itself; below 1 something was learnt"),
     "ece": ("Calibration error", "how far predicted and observed rates are apart, in bins; lower is better"),
+    "ece_floor": ("Calibration error, by chance", "what would be seen if every prediction were right"),
     "ece_raw": ("Calibration error, raw", "the same before calibration"),
     "top_decile_lift": ("Lift of the top decile", "rate of positives in the highest tenth over that of all"),
 }

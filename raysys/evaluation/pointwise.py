@@ -77,7 +77,7 @@ def metric_names(predictions: Predictions) -> list[str]:
     """Return the metrics that can be measured of predictions, in the order of reports."""
     if predictions.predicts == "probability":
         calibrated = [] if predictions.raw_N is None else ["ece_raw"]
-        names = ["auc", "gauc", "log_loss", "normalised_entropy", "ece", *calibrated, "top_decile_lift"]
+        names = ["auc", "gauc", "log_loss", "normalised_entropy", "ece", "ece_floor", *calibrated, "top_decile_lift"]
     else:
         names = ["rmse", "mae", *(["auc", "gauc"] if predictions.positive_from is not None else []), "xauc"]
     if predictions.is_constant:
@@ -208,9 +208,14 @@ def _error(masses: Masses) -> float:
     return reliability(masses).error
 
 
+def _floor(masses: Masses) -> float:
+    return reliability(masses).floor
+
+
 _DRAWN: dict[str, Callable[[Masses], float]] = {
     "auc": auc,
     "ece": _error,
+    "ece_floor": _floor,
     "ece_raw": _error,
     "top_decile_lift": top_decile_lift,
 }

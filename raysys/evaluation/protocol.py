@@ -13,7 +13,7 @@ from raysys.evaluation.calibration.platt import Platt
 
 PROTOCOL = "full ranking over the whole catalogue; items the user already had are left out; no sampled negatives"
 
-_ERRORS = ("rmse", "mae", "log_loss", "normalised_entropy", "ece", "ece_raw", "loss")
+_ERRORS = ("rmse", "mae", "log_loss", "normalised_entropy", "ece", "ece_floor", "ece_raw", "loss")
 Gates = Mapping[str, Mapping[str, float]]
 """The mean share of each expert in what a task is given, by task and name of the expert: those of a task sum to 1."""
 BaselinesConfig = dict[str, Annotated[FrozenConfig, OneOf(BASELINES)]]

@@ -1,7 +1,8 @@
 """Whether probabilities mean what they say: predicted against observed, in bins of equal mass.
 
 Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015), for the expected
-calibration error; bins of equal mass as in Nixon et al., "Measuring Calibration in Deep Learning" (2019).
+calibration error; bins of equal mass as in Nixon et al., "Measuring Calibration in Deep Learning" (2019). Even of what
+is right it is not 0: Roelofs et al., "Mitigating Bias in Calibration Error Estimation" (2022).
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ class Reliability:
         """Expected calibration error: how far prediction and rate of a bin are apart, as a mean over pairs."""
         weights_B = self.counts_B / self.counts_B.sum()
         return float(weights_B @ np.abs(self.predicted_B - self.rate_B))
+
+    @property
+    def floor(self) -> float:
+        """The error to be expected if every prediction were right: bins hold only so many pairs.
+
+        It is the mean distance of a normal variable with the deviation of a bin's share of positives.
+        """
+        weights_B = self.counts_B / self.counts_B.sum()
+        variances_B = self.predicted_B * (1 - self.predicted_B) / self.counts_B
+        return float(weights_B @ np.sqrt(2 / np.pi * variances_B))
 
 
 def reliability(masses: Masses, bins: int = BINS) -> Reliability:

@@ -214,7 +214,7 @@ def test_a_task_is_judged_where_it_wants_to_be_and_beside_the_rate(judge, liked,
     rate, observed = np.mean(learnt), np.mean([event["rating"] >= 4 for event in judged])
     loss = -(observed * np.log(rate) + (1 - observed) * np.log(1 - rate))
     beside = found.report.baselines["training_mean"]
-    assert set(beside) == {"liked.log_loss", "liked.normalised_entropy", "liked.ece"}
+    assert set(beside) == {"liked.log_loss", "liked.normalised_entropy", "liked.ece", "liked.ece_floor"}
     assert beside["liked.log_loss"].mean == pytest.approx(loss, abs=1e-6)
     assert beside["liked.ece"].mean == pytest.approx(abs(rate - observed), abs=1e-6)
 

@@ -52,16 +52,17 @@ def test_what_is_measured_depends_on_what_is_predicted():
     values, clicks = predictions(), probabilities()
     assert list(pointwise_metrics(values)) == ["rmse", "mae", "auc", "gauc", "xauc"]
     assert list(pointwise_metrics(predictions(positive_from=None))) == ["rmse", "mae", "xauc"]
-    binary = ["auc", "gauc", "log_loss", "normalised_entropy", "ece", "top_decile_lift"]
+    binary = ["auc", "gauc", "log_loss", "normalised_entropy", "ece", "ece_floor", "top_decile_lift"]
     assert list(pointwise_metrics(clicks)) == binary
     assert set(pointwise_metrics(probabilities(raw=True))) == {*binary, "ece_raw"}
     assert set(pointwise_metrics(replace(values, is_constant=True))) == {"rmse", "mae"}
-    assert set(pointwise_metrics(replace(clicks, is_constant=True))) == {"log_loss", "normalised_entropy", "ece"}
+    of_constants = {"log_loss", "normalised_entropy", "ece", "ece_floor"}
+    assert set(pointwise_metrics(replace(clicks, is_constant=True))) == of_constants
     assert set(cheap_metrics(values)) == {"rmse", "mae", "auc", "gauc"}
     assert set(cheap_metrics(clicks)) == {"auc", "gauc", "log_loss"}
     assert cheap_metrics(clicks).items() <= pointwise_metrics(clicks).items()
     assert [name for name in (*binary, "ece_raw", "rmse", "mae", "xauc") if lower_is_better(f"t.{name}")] == [
-        *("log_loss", "normalised_entropy", "ece", "ece_raw", "rmse", "mae")
+        *("log_loss", "normalised_entropy", "ece", "ece_floor", "ece_raw", "rmse", "mae")
     ]
 
 
@@ -108,6 +109,18 @@ def test_the_rate_itself_has_a_normalised_entropy_of_one():
     found = pointwise_metrics(replace(constant, is_constant=True))
     assert found["normalised_entropy"] == pytest.approx(1)
     assert found["ece"] == pytest.approx(0, abs=1e-12)
+
+
+def test_what_is_right_shows_the_floor_of_its_calibration_error():
+    generator = np.random.default_rng(3)
+    truth = generator.beta(2, 3, 20_000)
+    drawn = [(generator.random(len(truth)) < truth).astype(np.float32) for _ in range(30)]
+    found = [
+        pointwise_metrics(Predictions(truth, labels, np.arange(len(truth)), 1.0, "probability")) for labels in drawn
+    ]
+    assert np.mean([one["ece"] for one in found]) == pytest.approx(found[0]["ece_floor"], rel=0.08)
+    few = pointwise_metrics(Predictions(truth[:200], drawn[0][:200], np.arange(200), 1.0, "probability"))
+    assert few["ece_floor"] == pytest.approx(10 * found[0]["ece_floor"], rel=0.1), "a hundredth of the pairs"
 
 
 def test_users_with_one_class_are_left_out_of_gauc_and_counted():
