@@ -44,9 +44,12 @@ class Chooser:
             sampler._optimize_acqf = self._best  # type: ignore[method-assign]
         elif isinstance(sampler, TPESampler):
             own = sampler._compute_acquisition_func
-            sampler._compute_acquisition_func = (  # type: ignore[method-assign]
-                lambda samples, below, above: self._noted(samples, below, above) or own(samples, below, above)
-            )
+
+            def noted(samples: Any, mpe_below: Any, mpe_above: Any) -> np.ndarray:
+                self._note(samples, mpe_below, mpe_above)
+                return own(samples, mpe_below, mpe_above)
+
+            sampler._compute_acquisition_func = noted  # type: ignore[method-assign]
         return sampler
 
     def _best(self, acqf: Any, best_params: Any) -> np.ndarray:
@@ -55,7 +58,7 @@ class Chooser:
         best: np.ndarray = points[np.argmax(self.scores)]
         return best
 
-    def _noted(self, samples: Any, below: Any, above: Any) -> None:
+    def _note(self, samples: Any, below: Any, above: Any) -> None:
         """Add what some parameters say of the configurations that have them."""
         places = [place for place, params in enumerate(self.params) if samples.keys() <= params.keys()]
         points = {
