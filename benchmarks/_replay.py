@@ -3,7 +3,8 @@
 What the searcher proposes is taken to the nearest configuration of the table that the search has not had, and the
 searcher is told of that one, not of its proposal. Nearest is by the Euclidean distance in the unit cube of Optuna's
 parameters: numbers between their bounds, on a log scale where they are drawn on one; choices that differ are 1 apart;
-a parameter that only one of the two has, because their kinds differ, adds nothing to the 1 of the kinds.
+a parameter that only one of the two has, because their kinds differ, adds nothing to the 1 of the kinds. Or, if it is
+asked to, the searcher itself chooses among these configurations (`_choosing.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from _choosing import Chooser
 
 from raysys.config import RunConfig
 from raysys.configfile import build
@@ -65,12 +68,13 @@ def read_search(node: Mapping[str, Any]) -> Plan:
     return Plan(build(TuneConfig, {**node, "base": base}, "search"), base, "search", base["training"]["epochs"])
 
 
-def replay(plan: Plan, rows: Sequence[Row], first: Row | None = None) -> Iterator[Replayed]:
+def replay(plan: Plan, rows: Sequence[Row], first: Row | None = None, choosing: bool = False) -> Iterator[Replayed]:
     """Run a search on the table, one trial at a time, until it ends or has had every row.
 
-    It begins with the row nearest to the base of the search, or with another as if that were the base.
+    It begins with the row nearest to the base of the search, or with another as if that were the base. Then each trial
+    is the row nearest to a proposal, or `choosing` the row that the searcher itself would take.
     """
-    trials = _OnTable(plan, rows, first)
+    trials = _OnTable(plan, rows, first, choosing)
     scheduler = scheduler_of(plan)
     while trials.rows_left and (begun := trials.begin()) is not None:
         yield _run(trials, scheduler, begun)
@@ -116,7 +120,7 @@ class _TunesTrial:
 class _OnTable(Trials):
     """The trials of a search, each of them a row of the table."""
 
-    def __init__(self, plan: Plan, rows: Sequence[Row], first: Row | None) -> None:
+    def __init__(self, plan: Plan, rows: Sequence[Row], first: Row | None, choosing: bool) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -126,6 +130,11 @@ class _OnTable(Trials):
         for path, part in plan.space_of.parts.items():
             self.domains |= part.domains(path)
         self.rows_left, self.first = list(rows), first
+        self.chooser: Chooser | None = None
+        if choosing:
+            self.chooser = Chooser(plan.config.seed, self.domains)
+            self.chooser.params = [row.params for row in rows]
+            self.sampler = self.chooser.sampler(self.sampler)
         self.row_of: dict[int, Row] = {}
         super().__init__(
             plan,
@@ -133,14 +142,17 @@ class _OnTable(Trials):
             lambda record: None,
         )
 
+    def _allowed(self, values: dict[str, Any]) -> bool:
+        return self.chooser is not None or super()._allowed(values)  # rows are, whatever was proposed in their place
+
     def _begun(self, trial: optuna.Trial, values: dict[str, Any]) -> Begun:
-        """Put the nearest row in the place of a proposal, which leaves no trace in the study but a failed trial."""
+        """Put a row in the place of a proposal, which leaves no trace in the study but a failed trial."""
         from optuna.trial import TrialState
 
-        row = min(self.rows_left, key=lambda row: distance(trial.params, row.params, self.domains))
-        if self.first is not None and not self.row_of:
-            row = self.first
+        row = self._row_for(trial)
         self.rows_left.remove(row)
+        if self.chooser is not None:
+            self.chooser.params = [left.params for left in self.rows_left]
         self.study.tell(trial, state=TrialState.FAIL)
         self.study.enqueue_trial(row.params)
         self.study.sampler = self.given
@@ -149,6 +161,13 @@ class _OnTable(Trials):
         self.study.sampler = self.sampler
         self.row_of[begun.number] = row
         return begun
+
+    def _row_for(self, trial: optuna.Trial) -> Row:
+        if self.row_of and self.chooser is not None:
+            return self.rows_left[self.chooser.choose()]
+        if self.first is not None and not self.row_of:
+            return self.first
+        return min(self.rows_left, key=lambda row: distance(trial.params, row.params, self.domains))
 
 
 def distance(one: Params, other: Params, domains: Mapping[str, BaseDistribution]) -> float:

@@ -1,8 +1,9 @@
 """What the searchers of `raysys tune` save: searches replayed on 64 recorded configurations of examples/kuairand.
 
 `evidence/tune_table.py` recorded the table: six tasks, twelve parameters, six epochs each, validation metrics. Samplers
-and schedulers are those of `raysys tune`; `_replay.py` says how a proposal becomes a row. `grid` and `cmaes` are left
-out: the space has ranges without steps, and choices.
+and schedulers are those of `raysys tune`; `_replay.py` says how a proposal becomes a row, and `_choosing.py` how
+searchers of two objectives choose among the rows that they have not had. `grid` and `cmaes` are left out: the space has
+ranges without steps, and choices.
 
 A search begins with a base. The example's own is well chosen and would leave little to find, so every seed begins with
 a row that is drawn for it, the same for all searches.
@@ -168,7 +169,7 @@ def _several(
         for seed in seeds:
             plan = _replay.read_search({**node, **names, "searcher": {"kind": kind}, "seed": seed})
             points = [_replay.objectives_of(plan, row) for row in rows]
-            trials = _replay.replay(plan, rows, first_row(rows, seed))
+            trials = _replay.replay(plan, rows, first_row(rows, seed), choosing=True)
             found[kind].append(_trials_to_enough((one.objectives for one in trials), points) / len(rows))
         _say(f"{' and '.join(pair)}, {kind}: {statistics.median(found[kind]):.2f} of the trials")
     return found

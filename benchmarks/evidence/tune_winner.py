@@ -3,9 +3,10 @@
 Six tasks of examples/kuairand, all users, the example's epochs. The best three configurations of the recorded table
 (`tune_table.py`), by the example's own rule over two objectives, are trained on all users beside the default, as
 `raysys tune` verifies them; the best of the four on validation is the winner. Of the weighting methods, each with the
-default's other values, the best on validation by the same rule counts. Only then is test looked at, by paired bootstrap
-over users (`raysys runs compare`): the intervals are of users, not of seeds. Resumable: finished trainings are kept
-under --root, and what the output file holds for the same configs is not done again.
+default's other values, the best on validation by the same rule counts. All choices are made with the first seed.
+Then the winner, the default and that method are trained with further seeds, and only then is test looked at, seeds
+averaged (`_paired.py`): each metric, and the rule's own sum, scaled as on validation. Resumable: finished trainings are
+kept under --root, and what the output file holds for the same configs is not done again, unless test needs the run.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+import _paired
 import _replay
 import tune_table
 import yaml
@@ -49,6 +50,10 @@ WEIGHTINGS: dict[str, dict[str, Any]] = {
 QUICK = ("training.user_share=0.05", "evaluation.max_users=2000", "evaluation.resamples=100")
 COMPARED = ("click.auc", "next_item.ndcg@10", "long_view.auc", "like.auc", "watch_time.xauc", "similar_item.ndcg@10")
 """The objectives, and what the other tasks are judged by."""
+SEEDS = 5
+RULE = "the rule"
+Rows = dict[tuple[str, int], dict[str, Any]]
+"""Rows of the report by name and seed."""
 
 
 def main() -> None:
@@ -56,19 +61,47 @@ def main() -> None:
     ingest("kuairand", options.root)
     plan = read_plan(options.quick, options.root)
     todo = contenders(options.table)
+    rows = current(options.output, todo)
+    fill(rows, plan, todo, [(name, 0) for name in todo if (name, 0) not in rows], options)
+    first = [rows[name, 0] for name in todo]
+    winner = picked(plan, [row for row in first if row["name"] not in WEIGHTINGS])
+    weighting = picked(plan, [row for row in first if row["name"] in WEIGHTINGS])
+    compared = [(name, seed) for seed in range(options.seeds) for name in dict.fromkeys((DEFAULT, weighting, winner))]
+    runs = {(name, seed): run_of(name, todo[name], options.root, seed) for name, seed in compared}
+    lacking = [key for key, run in runs.items() if key not in rows or not (run / "run.json").is_file()]
+    fill(rows, plan, todo, lacking, options)
+    gains = verdict(plan, first, runs, winner, {"default": DEFAULT, "best weighting": weighting})
+    summary = {"winner": winner, "best_weighting": weighting, "seeds": options.seeds, **gains}
+    _write(options.output, {"rows": _ordered(rows, todo), "summary": summary})
+    print(yaml.safe_dump(summary, sort_keys=False, default_flow_style=None, width=120))
+
+
+def current(output: Path, todo: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Return the recorded rows of the configs that are here."""
     digests = {name: digest(values) for name, values in todo.items()}
-    rows = {row["name"]: row for row in recorded(options.output) if row["digest"] == digests.get(row["name"])}
+    return {(row["name"], row["seed"]): row for row in recorded(output) if row["digest"] == digests.get(row["name"])}
+
+
+def fill(
+    rows: Rows,
+    plan: Plan,
+    todo: Mapping[str, Mapping[str, Any]],
+    wanted: Sequence[tuple[str, int]],
+    options: argparse.Namespace,
+) -> None:
+    """Train what is wanted and add its rows, here and in the output file."""
     with ThreadPoolExecutor(options.processes) as pool:
-        jobs = [pool.submit(train, plan, name, todo[name], options.root) for name in todo if name not in rows]
+        jobs = [pool.submit(train, plan, name, todo[name], options.root, seed) for name, seed in wanted]
         for job in as_completed(jobs):
             row = job.result()
-            rows[row["name"]] = row
-            print(f"{row['name']}: {row['valid']}", flush=True)
-            _write(options.output, {"rows": [rows[name] for name in todo if name in rows]})
-    ordered = [rows[name] for name in todo]
-    summary = verdict(plan, ordered, {name: run_of(name, values, options.root) for name, values in todo.items()})
-    _write(options.output, {"rows": ordered, "summary": summary})
-    print(yaml.safe_dump(summary, sort_keys=False, default_flow_style=None, width=120))
+            rows[row["name"], row["seed"]] = row
+            print(f"{row['name']}, seed {row['seed']}: {row['valid']}", flush=True)
+            _write(options.output, {"rows": _ordered(rows, todo)})
+
+
+def _ordered(rows: Rows, todo: Mapping[str, Any]) -> list[dict[str, Any]]:
+    places = {name: place for place, name in enumerate(todo)}
+    return [rows[key] for key in sorted(rows, key=lambda key: (key[1], places[key[0]]))]
 
 
 def read_plan(quick: bool, root: Path) -> Plan:
@@ -102,36 +135,60 @@ def digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{tune_table.digest()}\0{dump_yaml(values)}".encode()).hexdigest()[:16]
 
 
-def run_of(name: str, values: Mapping[str, Any], root: Path) -> Path:
+def run_of(name: str, values: Mapping[str, Any], root: Path, seed: int) -> Path:
     """Return where a run is kept."""
-    return root / "winner" / f"{name.replace(',', '').replace(' ', '-')}-{digest(values)}"
+    return root / "winner" / f"{name.replace(',', '').replace(' ', '-')}-{digest(values)}-seed{seed}"
 
 
-def train(plan: Plan, name: str, values: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def train(plan: Plan, name: str, values: Mapping[str, Any], root: Path, seed: int) -> dict[str, Any]:
     """Train and evaluate one configuration in a process of its own; returns its row."""
-    run, config = run_of(name, values, root), plan.candidate(values)
+    run, config = run_of(name, values, root, seed), plan.candidate(values)
     run.parent.mkdir(parents=True, exist_ok=True)
     file = run.with_suffix(".yaml")
     file.write_text(dump_yaml(config.model_dump(mode="json")))
     if not (run / "run.json").is_file():
-        run_alone(train_command(file, run, config.seed, root), run.with_suffix(".log"))
+        run_alone(train_command(file, run, seed, root), run.with_suffix(".log"))
     record = json.loads((run / "run.json").read_text())
     reports = {report["split"]: report["metrics"] for report in json.loads((run / "report.json").read_text())}
     valid, test = (
         {metric: round(reports[split][metric]["mean"], 6) for metric in COMPARED} for split in ("valid", "test")
     )
     about = {"digest": digest(values), "seconds": round(record["seconds"], 1), "best_epoch": record["best_epoch"]}
-    return {"name": name, **about, "valid": valid, "test": test}
+    return {"name": name, "seed": seed, **about, "valid": valid, "test": test}
 
 
-def verdict(plan: Plan, rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Path]) -> dict[str, Any]:
-    """Return who is best on validation, and what the winner gains on test over the others."""
-    searched = [row for row in rows if row["name"] not in WEIGHTINGS]
-    winner = picked(plan, searched)
-    weighting = picked(plan, [row for row in rows if row["name"] in WEIGHTINGS])
-    beside = {"default": DEFAULT, "best weighting": weighting}
-    gains = {told: gain(runs[other], runs[winner]) for told, other in beside.items() if other != winner}
-    return {"winner": winner, "best_weighting": weighting, "gain_of_the_winner": gains}
+def verdict(
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]],
+    runs: Mapping[tuple[str, int], Path],
+    winner: str,
+    beside: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what the winner gains on test over the others, all seeds together."""
+    from raysys.runs import Run
+
+    scales, config = scales_of(plan, rows), Run.open(runs[winner, 0]).config.evaluation
+    found: dict[str, list[_paired.Figures]] = {}
+    for (name, _), run in runs.items():
+        figures = _paired.read_figures(run, COMPARED, config)
+        found.setdefault(name, []).append(_paired.add_sum(figures, RULE, scales))
+    gains = {
+        told: _paired.differences(found[other], found[winner], config.confidence)
+        for told, other in beside.items()
+        if other != winner
+    }
+    return {"scales": {name: list(bounds) for name, bounds in scales.items()}, "gain_of_the_winner": gains}
+
+
+def scales_of(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Return between which values of each objective the rule scales: of the unbeaten of all rows, on validation.
+
+    The rule of the example weighs both objectives alike.
+    """
+    names = plan.objectives.metrics
+    points = {place: [row["valid"][name] for name in names] for place, row in enumerate(rows)}
+    columns = zip(*(points[place] for place in plan.objectives.pareto(points)), strict=True)
+    return {name: (min(column), max(column)) for name, column in zip(names, columns, strict=True)}
 
 
 def picked(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -140,23 +197,6 @@ def picked(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
     number = plan.objectives.pick(plan.pick, points)
     assert number is not None
     return str(rows[number]["name"])
-
-
-def gain(first: Path, second: Path) -> dict[str, dict[str, float]]:
-    """Return what the second run has more than the first on test, with the interval over users, by metric."""
-    from raysys.evaluation.compare import compare
-    from raysys.evaluation.outcomes import Kept
-    from raysys.runs import Run
-
-    opened = Run.open(first)
-    kept = [Kept.read(path, "test") for path in (first, second)]
-    found = compare(kept[0], kept[1], "test", True, opened.config.evaluation)
-    wanted = ("first", "second", "difference", "low", "high", "share_above_zero")
-    return {
-        one.metric: {key: round(value, 5) for key, value in asdict(one).items() if key in wanted}
-        for one in found.differences
-        if one.metric in COMPARED
-    }
 
 
 def _write(output: Path, report: Mapping[str, Any]) -> None:
@@ -170,6 +210,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     parser.add_argument("--table", type=Path, default=tune_table.OUTPUT, help="what tune_table.py wrote")
     parser.add_argument("--root", type=Path, default=Path("store/evidence"), help="where datasets and runs are kept")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each configuration that test compares")
     parser.add_argument("--processes", type=int, default=1, help="configurations that train at a time")
     return parser.parse_args()
 

@@ -79,6 +79,40 @@ def test_a_searcher_that_learns_is_there_sooner_than_chance(benchmarks, tune_nod
     assert sum(places["tpe"]) < sum(places["random"])
 
 
+@pytest.mark.parametrize("searcher", ["tpe", "random", pytest.param("gp", marks=pytest.mark.thorough)])
+def test_a_searcher_that_chooses_has_every_row_once_and_repeats(benchmarks, tune_node, table, searcher):
+    changes = {"searcher": {"kind": searcher}, "scheduler": {"kind": "none"}}
+    plan = benchmarks[0].read_search({**tune_node, "num_trials": len(table), **changes})
+    first, again = (
+        [trial.row.number for trial in benchmarks[0].replay(plan, table, table[7], choosing=True)] for _ in range(2)
+    )
+    assert first == again
+    assert first[0] == 7
+    assert sorted(first) == list(range(len(RATES)))
+
+
+@pytest.mark.thorough
+def test_searchers_that_learn_choose_better_than_chance(benchmarks, tune_node, table):
+    places = {}
+    for kind in ("tpe", "gp", "random"):
+        plans = [
+            benchmarks[0].read_search(
+                {
+                    **tune_node,
+                    "num_trials": len(table),
+                    "searcher": {"kind": kind},
+                    "scheduler": {"kind": "none"},
+                    "seed": seed,
+                }
+            )
+            for seed in range(5)
+        ]
+        found = [list(benchmarks[0].replay(plan, table, table[0], choosing=True)) for plan in plans]
+        places[kind] = sum(next(n for n, trial in enumerate(one) if trial.row.number == 24) for one in found)
+    assert places["tpe"] < places["random"]
+    assert places["gp"] < 0.7 * places["random"]
+
+
 def test_distances_are_those_of_the_unit_cube(benchmarks):
     domains = {
         "rate": FloatDistribution(0.001, 0.1, log=True),
