@@ -18,6 +18,7 @@ from raysys.data.columns import ColumnSchema, values_of
 from raysys.data.quantiles import Quantiles
 from raysys.data.schema import FIRST_ITEM, UNKNOWN
 from raysys.model.fields import FieldEncoder
+from raysys.model.lookup import look_up
 from raysys.model.target_encoding import TargetEncodingConfig
 
 FieldsOf = Literal["users", "items", "context"]
@@ -107,7 +108,7 @@ class PairEncoder(nn.Module):
         if "of_users" in encoded:
             encoded["of_users"] = encoded["of_users"][pairs.rows_N]
         vectors_NE = self.norm(torch.cat(vectors, dim=-1))
-        parts = (vectors_NE, self.item_id(pairs.items_N), *encoded.values(), pairs.statistics_NF)
+        parts = (vectors_NE, look_up(pairs.items_N, self.item_id.weight), *encoded.values(), pairs.statistics_NF)
         return torch.cat(parts, dim=-1)
 
 

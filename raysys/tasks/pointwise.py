@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.batches import Batch, Targets
-from raysys.model.dropout import Dropout
+from raysys.model.dropout import DroppedReLU
+from raysys.model.lookup import look_up
 from raysys.model.recommender import Encoded
 from raysys.tasks.task import Task, TaskContext, check_known, chosen_events
 
@@ -42,8 +43,7 @@ class Pointwise(Task):
         self.register_buffer("is_labelled", chosen_events(config.events, context), persistent=False)
         self.tower = nn.Sequential(
             nn.Linear(context.shared_width, config.hidden),
-            nn.ReLU(),
-            Dropout(config.dropout),
+            DroppedReLU(config.dropout),
             nn.Linear(config.hidden, num_outputs),
         )
         self.item_level = nn.Embedding(context.vocabulary_size, 1)
@@ -64,7 +64,7 @@ class Pointwise(Task):
         """Return the tower's numbers for the valid targets [N, num_outputs]."""
         items_N = encoded.in_vocabulary(targets.items_BC[targets.mask_BC])
         shared_NH = encoded.shared(targets).by_task[self.name]
-        outputs: Tensor = self.tower(shared_NH) + self.item_level(items_N)
+        outputs: Tensor = self.tower(shared_NH) + look_up(items_N, self.item_level.weight)
         return outputs
 
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from raysys.data.dataset import Dataset
 from raysys.model.backbones.backbone import Backbone, ModelContext
 from raysys.model.dropout import Dropout
 from raysys.model.items.encoder import ItemVectors
+from raysys.model.lookup import look_up
 
 Kept = TypeVar("Kept")
 
@@ -71,7 +71,7 @@ class PerUser(Backbone, Generic[Kept]):
     def forward(self, history: History, vectors: ItemVectors) -> Tensor:
         """Look known users up, estimate the others."""
         known_B = self.users.known(history.users_B)
-        own_BD = self.dropout(F.embedding(history.users_B.clamp(min=0), self.own(vectors)))
+        own_BD = self.dropout(look_up(history.users_B.clamp(min=0), self.own(vectors)))
         own_BLD = own_BD.unsqueeze(1).expand(-1, history.items_BL.shape[1], -1)
         if self.training or known_B.all():  # who trains is known
             return own_BLD

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
-from raysys.model.dropout import Dropout
+from raysys.model.dropout import DroppedReLU
 
 
 class SharingConfig(FrozenConfig):
@@ -75,7 +75,7 @@ def shared_names(count: int) -> tuple[str, ...]:
 
 def expert(width: int, config: SharingConfig) -> nn.Module:
     """Return one layer with its activation: [N, width] -> [N, H]."""
-    return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), Dropout(config.dropout))
+    return nn.Sequential(nn.Linear(width, config.hidden), DroppedReLU(config.dropout))
 
 
 def run_experts(
@@ -83,11 +83,11 @@ def run_experts(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return what experts of one width make of rows [N, X, H], and the gates' logits: one product for all of them."""
     layers: list[Any] = [tuple(one) for one in experts]  # type: ignore[arg-type]
-    _, activation, dropout = layers[0]
-    linears = [*(layer for layer, *_ in layers), *gates.values()]
+    _, activation = layers[0]
+    linears = [*(layer for layer, _ in layers), *gates.values()]
     weights, biases = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
     hidden = layers[0][0].out_features
     widths = [len(layers) * hidden, *(gate.out_features for gate in gates.values())]
     out_NXH, *logits = torch.split(F.linear(x_NE, weights, biases), widths, dim=-1)
-    out_NXH = dropout(activation(out_NXH.contiguous()))
+    out_NXH = activation(out_NXH)
     return out_NXH.view(len(x_NE), len(layers), hidden), dict(zip(gates, logits, strict=True))
