@@ -83,19 +83,13 @@ def _floats(column: pa.Array) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)  # null becomes NaN
 
 
-def _indices(column: pa.Array) -> np.ndarray:
-    if not pa.types.is_list(column.type):
-        return _codes(column)
+def _indices(column: pa.ListArray) -> np.ndarray:
     flat = column.flatten()
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     found = np.full((len(column), max(int(lengths.max(initial=1)), 1)), PAD, np.int32)
     found[lengths == 0, 0] = UNKNOWN
-    found[np.arange(found.shape[1]) < lengths[:, None]] = _codes(flat)
+    found[np.arange(found.shape[1]) < lengths[:, None]] = _places(flat) + FIRST_ITEM
     return found
-
-
-def _codes(column: pa.DictionaryArray) -> np.ndarray:
-    return _places(column) + np.int32(FIRST_ITEM)
 
 
 def _places(column: pa.DictionaryArray) -> np.ndarray:

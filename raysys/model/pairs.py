@@ -135,7 +135,7 @@ class ItemColumns(nn.Module):
 
     def forward(self, items_N: Tensor) -> Columns:
         """Return the features of items [N]."""
-        numbers = {name: self.numbers_VG[items_N, at] for at, name in enumerate(self.schema.numbers)}
+        numbers = dict(zip(self.schema.numbers, self.numbers_VG[items_N].unbind(-1), strict=True))
         categories = {
             name: self.get_buffer(f"category_{at}")[items_N].long() for at, name in enumerate(self.schema.categories)
         }
