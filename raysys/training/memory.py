@@ -13,7 +13,6 @@ def keep_memory() -> None:
     By default it gives back what is free there beyond twice the largest block, and the kernel clears every page of it
     anew at the next step.
     """
-    allocator = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(allocator, "mallopt"):
+    if sys.platform == "linux" and hasattr(allocator := ctypes.CDLL(None), "mallopt"):
         allocator.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         allocator.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -90,4 +90,5 @@ def run_experts(experts: nn.ModuleList, gates: Iterable[nn.Linear], x_NE: Tensor
     hidden, count = layers[0][0].out_features, len(layers)
     widths = [count * hidden, len(weights) - count * hidden]
     out_NXH, logits_NTX = torch.split(F.linear(x_NE, weights, biases), widths, dim=-1)
-    return activation(out_NXH).unflatten(-1, (count, hidden)), logits_NTX.unflatten(-1, (-1, count)).softmax(-1)
+    gates_NTX = logits_NTX.reshape(len(x_NE), widths[1] // count, count).softmax(-1)
+    return activation(out_NXH).view(len(x_NE), count, hidden), gates_NTX
