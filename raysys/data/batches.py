@@ -172,7 +172,8 @@ class _View:
         rows, lengths = self.rows, np.maximum(last - first + 1, 0)
         chosen = self.is_token & (self.before >= first[self.row]) & (self.before <= last[self.row])
         shape = (len(rows.users), max(int(lengths.max(initial=0)), 1))
-        place = (self.row[chosen], (self.before - first[self.row])[chosen])
+        chosen = np.flatnonzero(chosen)
+        place = self.row[chosen] * shape[1] + (self.before - first[self.row])[chosen]
 
         def spread(values: np.ndarray) -> Tensor:
             return _spread(values[chosen], place, shape, 0, np.int64)
@@ -196,7 +197,7 @@ class _View:
         rows = self.rows
         targets, column = np.flatnonzero(chosen), _running(chosen, self.row, rows.offsets)[chosen]
         shape = (len(rows.users), int(column.max(initial=-1)) + 1)
-        place = (self.row[targets], column)
+        place = self.row[targets] * shape[1] + column
 
         def spread(values: np.ndarray, fill: float) -> Tensor:
             return _spread(values[targets], place, shape, fill, np.int64)
@@ -220,26 +221,25 @@ def _running(flags: np.ndarray, row: np.ndarray, offsets: np.ndarray) -> np.ndar
     return total - at_start[row]
 
 
-_Place = tuple[np.ndarray, np.ndarray]
-
-
-def _spread(values: np.ndarray, place: _Place, shape: tuple[int, int], fill: float, kind: type[np.number]) -> Tensor:
-    """Put values at their (row, column) of a tensor that is `fill` elsewhere.
+def _spread(
+    values: np.ndarray, place: np.ndarray, shape: tuple[int, int], fill: float, kind: type[np.number]
+) -> Tensor:
+    """Put values at their places, row after row, of a tensor that is `fill` elsewhere.
 
     In numpy: torch takes four times as long for the few values of a request, and as long for those of a batch.
     """
     out = np.full(shape, fill, kind)
-    out[place] = values
+    out.reshape(-1)[place] = values
     return torch.from_numpy(out)
 
 
 def _numbers(
-    named: Mapping[str, np.ndarray], chosen: np.ndarray, place: _Place, shape: tuple[int, int]
+    named: Mapping[str, np.ndarray], chosen: np.ndarray, place: np.ndarray, shape: tuple[int, int]
 ) -> dict[str, Tensor]:
     return {name: _spread(values[chosen], place, shape, np.nan, np.float32) for name, values in named.items()}
 
 
-def _columns(context: Values, chosen: np.ndarray, place: _Place, shape: tuple[int, int]) -> Columns:
+def _columns(context: Values, chosen: np.ndarray, place: np.ndarray, shape: tuple[int, int]) -> Columns:
     categories = {
         name: _spread(values[chosen], place, shape, PAD, np.int64) for name, values in context.categories.items()
     }

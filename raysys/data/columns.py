@@ -59,28 +59,42 @@ def column_schema(table: pa.Table | None) -> ColumnSchema:
 
 def values_of(table: pa.Table) -> Values:
     """Return the numbers and categories of all rows of a table."""
-    numbers = {}
-    for name in _names(table, NUMBER_PREFIX):
-        column = _whole(table[NUMBER_PREFIX + name])
-        numbers[name] = column.to_numpy(zero_copy_only=False).astype(np.float32)  # null becomes NaN
-    columns = {name: _whole(table[CATEGORY_PREFIX + name]) for name in _names(table, CATEGORY_PREFIX)}
-    return Values(numbers, {name: _indices(column) for name, column in columns.items()})
+    return TableRows(table)[np.arange(table.num_rows)]
 
 
-def _indices(column: pa.Array) -> np.ndarray:
-    if not pa.types.is_list(column.type):
-        return _codes(column)
+class TableRows:
+    """Numbers and categories of any rows of a table; of one that is mapped, only columns with gaps are copied."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Look at every column once: what Arrow asks per column is a lot for some hundred rows."""
+        columns = {name: _whole(table[CATEGORY_PREFIX + name]) for name in _names(table, CATEGORY_PREFIX)}
+        self._numbers = {name: _floats(_whole(table[NUMBER_PREFIX + name])) for name in _names(table, NUMBER_PREFIX)}
+        self._codes = {name: _places(column) for name, column in columns.items() if not pa.types.is_list(column.type)}
+        self._lists = {name: column for name, column in columns.items() if pa.types.is_list(column.type)}
+
+    def __getitem__(self, rows: np.ndarray) -> Values:
+        """Return the values of rows [N]."""
+        categories = {name: codes[rows] + np.int32(FIRST_ITEM) for name, codes in self._codes.items()}
+        categories |= {name: _indices(column.take(pa.array(rows))) for name, column in self._lists.items()}
+        return Values({name: values[rows] for name, values in self._numbers.items()}, categories)
+
+
+def _floats(column: pa.Array) -> np.ndarray:
+    return column.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)  # null becomes NaN
+
+
+def _indices(column: pa.ListArray) -> np.ndarray:
     flat = column.flatten()
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     found = np.full((len(column), max(int(lengths.max(initial=1)), 1)), PAD, np.int32)
     found[lengths == 0, 0] = UNKNOWN
-    found[np.arange(found.shape[1]) < lengths[:, None]] = _codes(flat)
+    found[np.arange(found.shape[1]) < lengths[:, None]] = _places(flat) + FIRST_ITEM
     return found
 
 
-def _codes(column: pa.DictionaryArray) -> np.ndarray:
-    indices = pc.fill_null(pc.add(column.indices.cast(pa.int32()), FIRST_ITEM), UNKNOWN)
-    return indices.to_numpy(zero_copy_only=False).astype(np.int32)
+def _places(column: pa.DictionaryArray) -> np.ndarray:
+    """Return places in the dictionary, less than any where there is none."""
+    return pc.fill_null(column.indices.cast(pa.int32()), UNKNOWN - FIRST_ITEM).to_numpy(zero_copy_only=False)
 
 
 def _names(table: pa.Table, prefix: str) -> list[str]:

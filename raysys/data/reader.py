@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from raysys.data.columns import Values, values_of
+from raysys.data.columns import TableRows, Values
 from raysys.data.dataset import Dataset
 from raysys.data.files import read_arrow
 from raysys.data.schema import CATEGORY_PREFIX, LABEL_PREFIX, NUMBER_PREFIX, Split
@@ -47,7 +47,8 @@ class ShardReader:
         self._numbers = [NUMBER_PREFIX + name for name in manifest.numbers] if columns else []
         self._categories = [CATEGORY_PREFIX + name for name in manifest.categories] if columns else []
         self._names += self._numbers + self._categories
-        self._users = read_arrow(dataset.users_path) if columns and dataset.manifest.user_columns else None
+        users = read_arrow(dataset.users_path) if columns and manifest.user_columns else None
+        self._users = None if users is None else TableRows(users)
         self._tables = [read_arrow(path) for path in dataset.shard_paths]
         self._places = dataset.item_places
         self._first_row = np.cumsum([0, *(table.num_rows for table in self._tables)])
@@ -83,7 +84,7 @@ class ShardReader:
         items = flat["items"] if self._places is None else self._places[flat["items"]]
         known = (items, flat["events"], flat["times"], flat["marks"], _named(flat, LABEL_PREFIX))
         context = Values(_named(flat, NUMBER_PREFIX), _named(flat, CATEGORY_PREFIX))
-        features = Values() if self._users is None else values_of(self._users.take(pa.array(rows)))
+        features = Values() if self._users is None else self._users[rows]
         return UserRows(offsets, *known, rows, context, features)
 
     def parts(self, rows: np.ndarray) -> Iterator[UserRows]:

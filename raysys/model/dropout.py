@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,21 +26,44 @@ class Dropout(nn.Module):
         """Return `x` with elements left out."""
         if not self.training or not self.chance:
             return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if _has_fast_torch(x):
             return F.dropout(x, self.chance)
         dropped: Tensor = _Dropout.apply(x, self.chance)  # type: ignore[no-untyped-call]
         return dropped
 
 
+class DroppedReLU(nn.Module):
+    """ReLU and dropout at once: what comes out says what went in above 0 and stayed, so no mask is kept."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return max(x, 0) with elements left out."""
+        if not self.training or not self.chance:
+            return F.relu(x)
+        if _has_fast_torch(x):
+            return F.dropout(F.relu(x), self.chance)
+        dropped: Tensor = _DroppedReLU.apply(x, self.chance)  # type: ignore[no-untyped-call]
+        return dropped
+
+
+def _has_fast_torch(x: Tensor) -> bool:
+    return x.device.type != "cpu" or torch.compiler.is_compiling()
+
+
 def draw_kept(shape: Sequence[int], chance: float) -> tuple[Tensor, float]:
     """Return which elements stay, u8 of 0 and 1 on the CPU, and what scales them up so that means stay.
 
-    Drawn from torch's generator; the chance of leaving one out is rounded to 1/65536.
+    A function of the state of torch's generator; the chance of leaving one out is rounded to 1/65536.
     """
     size, left_out = math.prod(shape), min(round(chance * _LEVELS), _LEVELS - 1)
-    draws = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(1 << 63), None)
-    kept = draws.view(torch.int16)[:size].view(shape) >= left_out - _LEVELS // 2
-    return kept.view(torch.uint8), _LEVELS / (_LEVELS - left_out)  # u8, because products with bool are slower
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    draws = np.random.SFC64(seed).random_raw(-(-size // 4))  # in half the time of torch's twister
+    kept = draws.view(np.int16)[:size].reshape(shape) >= left_out - _LEVELS // 2  # torch takes ten times as long
+    # u8, because products with bool are slower
+    return torch.from_numpy(kept.view(np.uint8)), _LEVELS / (_LEVELS - left_out)
 
 
 class _Dropout(torch.autograd.Function):
@@ -53,3 +77,17 @@ class _Dropout(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
         return (grads[0] * kept).mul_(ctx.scale), None
+
+
+class _DroppedReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, chance: float) -> Tensor:
+        kept, ctx.scale = draw_kept(x.shape, chance)
+        out = torch.relu(x).mul_(kept).mul_(ctx.scale)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grads[0], out, 0.0).mul_(ctx.scale), None

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysys.data.batches import Columns
 from raysys.data.columns import ColumnSchema
 from raysys.data.schema import PAD, UNKNOWN
+from raysys.model.lookup import look_up
 
 NUM_QUANTILES = 15
 _BUCKETS = NUM_QUANTILES + 2  # those between quantiles, and one for what is unknown
@@ -48,22 +48,23 @@ class FieldEncoder(nn.Module):
 
     def forward(self, columns: Columns, shape: Sequence[int]) -> Tensor:
         """Return the vectors of the fields [*, F, E]; `shape` is the *, also where no column is given."""
-        single, several = [], []
-        for at, name in enumerate(self.schema.numbers):
-            single.append(self._bucket(columns.numbers.get(name), at, shape))
+        single, several = self._buckets(columns, shape), []
         for at, name in enumerate(self.schema.categories, start=len(self.schema.numbers)):
             values = columns.categories.get(name)
             if name in self.schema.lists:
                 several.append(self._mean(values, at, shape))
             else:
                 single.append(self._unknown(shape) if values is None else values)
-        parts = [F.embedding(self._places(single), self.embedding.weight)] if single else []
+        parts = [look_up(self._places(single), self.embedding.weight)] if single else []
         return torch.cat([*parts, *(part.unsqueeze(-2) for part in several)], dim=-2)
 
-    def _bucket(self, values: Tensor | None, at: int, shape: Sequence[int]) -> Tensor:
-        if values is None:
-            return torch.zeros(tuple(shape), dtype=torch.int64, device=self.edges_GQ.device)
-        return torch.where(values.isnan(), 0, torch.bucketize(values, self.edges_GQ[at]) + 1)
+    def _buckets(self, columns: Columns, shape: Sequence[int]) -> list[Tensor]:
+        if not self.schema.numbers:
+            return []
+        unknown = torch.full(tuple(shape), torch.nan, device=self.edges_GQ.device)
+        values = torch.stack([columns.numbers.get(name, unknown) for name in self.schema.numbers])
+        buckets = torch.searchsorted(self.edges_GQ, values.flatten(1)).view(values.shape) + 1
+        return list(torch.where(values.isnan(), 0, buckets))
 
     def _places(self, single: Sequence[Tensor]) -> Tensor:
         """Return the rows of the table [*, F]; a value that came with later days is as unknown as one that never came.
@@ -77,7 +78,8 @@ class FieldEncoder(nn.Module):
         values = self._unknown(shape).unsqueeze(-1) if values is None else values
         there = (values != PAD).unsqueeze(-1)
         size, start = self.offsets[at + 1] - self.offsets[at], self.offsets[at]
-        vectors = F.embedding(torch.where(values < size, values, UNKNOWN) + start, self.embedding.weight) * there
+        places = torch.where(values < size, values, UNKNOWN) + start
+        vectors = look_up(places, self.embedding.weight) * there
         return vectors.sum(-2) / there.sum(-2).clamp(min=1)
 
     def _unknown(self, shape: Sequence[int]) -> Tensor:

@@ -18,6 +18,7 @@ from raysys.data.columns import ColumnSchema, values_of
 from raysys.data.quantiles import Quantiles
 from raysys.data.schema import FIRST_ITEM, UNKNOWN
 from raysys.model.fields import FieldEncoder
+from raysys.model.lookup import look_up
 from raysys.model.target_encoding import TargetEncodingConfig
 
 FieldsOf = Literal["users", "items", "context"]
@@ -107,7 +108,7 @@ class PairEncoder(nn.Module):
         if "of_users" in encoded:
             encoded["of_users"] = encoded["of_users"][pairs.rows_N]
         vectors_NE = self.norm(torch.cat(vectors, dim=-1))
-        parts = (vectors_NE, self.item_id(pairs.items_N), *encoded.values(), pairs.statistics_NF)
+        parts = (vectors_NE, look_up(pairs.items_N, self.item_id.weight), *encoded.values(), pairs.statistics_NF)
         return torch.cat(parts, dim=-1)
 
 
@@ -134,7 +135,7 @@ class ItemColumns(nn.Module):
 
     def forward(self, items_N: Tensor) -> Columns:
         """Return the features of items [N]."""
-        numbers = {name: self.numbers_VG[items_N, at] for at, name in enumerate(self.schema.numbers)}
+        numbers = dict(zip(self.schema.numbers, self.numbers_VG[items_N].unbind(-1), strict=True))
         categories = {
             name: self.get_buffer(f"category_{at}")[items_N].long() for at, name in enumerate(self.schema.categories)
         }

@@ -276,10 +276,9 @@ class Recommender(nn.Module):
     def forward(self, history: History) -> Encoded:
         """Return the states after each token, [B, L, D]."""
         vectors = self.vectors()
-        states_BLD = self.backbone(history, vectors)
-        if self.start_D is not None:
+        if self.start_D is None:
+            states_BLD, start_BD = self.backbone.with_start(history, vectors)
+        else:
+            states_BLD = self.backbone(history, vectors)
             start_BD = self.start_D.expand(len(states_BLD), -1)
-            return Encoded(states_BLD, start_BD, vectors, history, self.pair_head)
-        nothing = history.items_BL.new_zeros(len(states_BLD), 1)
-        empty = History(nothing, nothing, nothing, nothing.bool(), history.users_B)
-        return Encoded(states_BLD, self.backbone(empty, vectors)[:, 0], vectors, history, self.pair_head)
+        return Encoded(states_BLD, start_BD, vectors, history, self.pair_head)

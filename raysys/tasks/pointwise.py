@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.batches import Batch, Targets
-from raysys.model.dropout import Dropout
+from raysys.model.dropout import DroppedReLU
+from raysys.model.lookup import look_up
 from raysys.model.recommender import Encoded
 from raysys.tasks.task import Task, TaskContext, check_known, chosen_events
 
@@ -39,11 +40,11 @@ class Pointwise(Task):
         super().__init__(config, context)
         self.label = config.label
         check_known("label", config.label, context.labels, context.name)
+        self.all_events = not config.events
         self.register_buffer("is_labelled", chosen_events(config.events, context), persistent=False)
         self.tower = nn.Sequential(
             nn.Linear(context.shared_width, config.hidden),
-            nn.ReLU(),
-            Dropout(config.dropout),
+            DroppedReLU(config.dropout),
             nn.Linear(config.hidden, num_outputs),
         )
         self.item_level = nn.Embedding(context.vocabulary_size, 1)
@@ -64,7 +65,7 @@ class Pointwise(Task):
         """Return the tower's numbers for the valid targets [N, num_outputs]."""
         items_N = encoded.in_vocabulary(targets.items_BC[targets.mask_BC])
         shared_NH = encoded.shared(targets).by_task[self.name]
-        outputs: Tensor = self.tower(shared_NH) + self.item_level(items_N)
+        outputs: Tensor = self.tower(shared_NH) + look_up(items_N, self.item_level.weight)
         return outputs
 
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
@@ -87,7 +88,8 @@ class Pointwise(Task):
 
     def truth(self, targets: Targets) -> Tensor:
         """Return the label of the events whose label counts."""
-        return super().truth(targets).masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
+        truth_BC = super().truth(targets)
+        return truth_BC if self.all_events else truth_BC.masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
 
     def known(self, view: Batch) -> Tensor:
         """Return the targets that are learned from, bool [B, C]: their label is known."""

@@ -17,7 +17,7 @@ from raysys.data.periods import period_ends
 from raysys.data.schema import Split
 from raysys.data.times import Duration
 from raysys.errors import UserError
-from raysys.model.dropout import Dropout
+from raysys.model.dropout import DroppedReLU
 from raysys.model.recommender import Encoded
 from raysys.tasks.task import Task, TaskContext, chosen_events
 
@@ -58,7 +58,7 @@ class UserOutcome(Task):
         self.register_buffer("counts", chosen_events(config.events, context), persistent=False)
         self.ends: tuple[int, int, int] | None = None
         self.tower = nn.Sequential(
-            nn.Linear(context.width, config.hidden), nn.ReLU(), Dropout(config.dropout), nn.Linear(config.hidden, 1)
+            nn.Linear(context.width, config.hidden), DroppedReLU(config.dropout), nn.Linear(config.hidden, 1)
         )
 
     @property

@@ -31,6 +31,7 @@ from raysys.training.checkpoint import (
 )
 from raysys.training.feed import Feed
 from raysys.training.learner import Learner
+from raysys.training.memory import keep_memory
 from raysys.training.meter import LossMeter
 from raysys.training.parallel import Parallel
 
@@ -79,6 +80,7 @@ class TrainingLoop:
 
     def run(self) -> TrainResult:
         """Train to the end and return the best weights."""
+        keep_memory()
         self._restore()
         bar = StepBar(self.total_steps, self.position.step, self.show)
         try:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from raysys.model.dropout import Dropout
+from raysys.model.dropout import Dropout, DroppedReLU
 
 
 def _dropped(x, chance=0.3, seed=0):
@@ -69,3 +69,17 @@ def test_it_keeps_a_byte_per_element():
         x = torch.ones(8, 8, requires_grad=True)
         nn.Sequential(Dropout(0.5)).train()(x)
     assert [(tensor.numel(), tensor.element_size()) for tensor in saved] == [(x.numel(), 1)]
+
+
+def test_with_relu_it_is_relu_then_dropout():
+    x, grad = torch.randn(300, 40), torch.randn(300, 40)
+    found = []
+    for layer in (DroppedReLU(0.3), nn.Sequential(nn.ReLU(), Dropout(0.3))):
+        torch.manual_seed(3)
+        given = x.clone().requires_grad_()
+        out = layer.train()(given)
+        out.backward(grad)
+        found.append((out, given.grad, layer.eval()(x)))
+    for own, usual in zip(*found, strict=True):
+        assert torch.allclose(own, usual)
+    assert torch.equal(DroppedReLU(0.0).train()(x), x.relu())

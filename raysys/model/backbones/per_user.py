@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from raysys.data.dataset import Dataset
 from raysys.model.backbones.backbone import Backbone, ModelContext
 from raysys.model.dropout import Dropout
 from raysys.model.items.encoder import ItemVectors
+from raysys.model.lookup import look_up
 
 Kept = TypeVar("Kept")
 
@@ -70,12 +70,20 @@ class PerUser(Backbone, Generic[Kept]):
 
     def forward(self, history: History, vectors: ItemVectors) -> Tensor:
         """Look known users up, estimate the others."""
-        known_B = self.users.known(history.users_B)
-        own_BD = self.dropout(F.embedding(history.users_B.clamp(min=0), self.own(vectors)))
+        return self.with_start(history, vectors)[0]
+
+    def with_start(self, history: History, vectors: ItemVectors) -> tuple[Tensor, Tensor]:
+        """Return the states, and those before the first token [B, D]: users are looked up once for both."""
+        own_BD = self.dropout(look_up(history.users_B.clamp(min=0), self.own(vectors)))
         own_BLD = own_BD.unsqueeze(1).expand(-1, history.items_BL.shape[1], -1)
-        if self.training or known_B.all():  # who trains is known
-            return own_BLD
-        return torch.where(known_B[:, None, None], own_BLD, self.estimate(history, vectors))
+        start_BD = own_BD.view_as(own_BD)  # of its own, so that its gradient is not that of the states as well
+        if self.training or self.users.known(history.users_B).all():  # who trains is known
+            return own_BLD, start_BD
+        nothing = history.items_BL.new_zeros(len(own_BD), 1)
+        empty = History(nothing, nothing, nothing, nothing.bool(), history.users_B)
+        known_B11 = self.users.known(history.users_B)[:, None, None]
+        states_BLD = torch.where(known_B11, own_BLD, self.estimate(history, vectors))
+        return states_BLD, torch.where(known_B11[:, 0], start_BD, self.estimate(empty, vectors)[:, 0])
 
     def keep(self, make: Callable[[], Kept]) -> Kept:
         """Return what `make` does; without gradients what it did before, until weights may have changed.

@@ -3,13 +3,13 @@
 from typing import Literal
 
 import pyarrow as pa
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.data.schema import PAD
 from raysys.model.items.encoder import ItemEncoder
+from raysys.model.lookup import look_up
 
 
 class IdEmbedding(ItemEncoder):
@@ -30,7 +30,7 @@ class IdEmbedding(ItemEncoder):
 
     def forward(self, items: Tensor) -> Tensor:
         """Look the vectors up."""
-        return F.embedding(items, self.embedding.weight)
+        return look_up(items, self.embedding.weight)
 
     def table(self) -> Tensor:
         """Return the weight itself: no copy."""

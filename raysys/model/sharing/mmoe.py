@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -34,11 +33,11 @@ class MMoE(Sharing):
 
     def forward(self, told: Mapping[str, Tensor]) -> Shared:
         """Mix the experts for every task."""
-        linears: dict[str, nn.Linear] = dict(self.gates.items())  # type: ignore[arg-type]
-        experts_NXH, logits = run_experts(self.experts, linears, told[""])
-        gates = {task: logits_NX.softmax(-1) for task, logits_NX in logits.items()}
-        views_NTH = torch.stack(list(gates.values()), dim=1) @ experts_NXH
-        return Shared(dict(zip(gates, views_NTH.unbind(1), strict=True)), gates)
+        experts_NXH, gates_NTX = run_experts(self.experts, self.gates.values(), told[""])  # type: ignore[arg-type]
+        by_task, gates = (
+            dict(zip(self.gates, each.unbind(1), strict=True)) for each in (gates_NTX @ experts_NXH, gates_NTX)
+        )
+        return Shared(by_task, gates)
 
     def expert_names(self) -> dict[str, tuple[str, ...]]:
         """Name the shared experts."""

@@ -4,7 +4,7 @@ Legend of shapes: N pairs, E width of what is told, H width of what a tower gets
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
-from raysys.model.dropout import Dropout
+from raysys.model.dropout import DroppedReLU
 
 
 class SharingConfig(FrozenConfig):
@@ -75,19 +75,20 @@ def shared_names(count: int) -> tuple[str, ...]:
 
 def expert(width: int, config: SharingConfig) -> nn.Module:
     """Return one layer with its activation: [N, width] -> [N, H]."""
-    return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), Dropout(config.dropout))
+    return nn.Sequential(nn.Linear(width, config.hidden), DroppedReLU(config.dropout))
 
 
-def run_experts(
-    experts: nn.ModuleList, gates: Mapping[str, nn.Linear], x_NE: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return what experts of one width make of rows [N, X, H], and the gates' logits: one product for all of them."""
+def run_experts(experts: nn.ModuleList, gates: Iterable[nn.Linear], x_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what experts of one width make of rows [N, X, H], and what gates say of them [N, T, X].
+
+    One product for all of them.
+    """
     layers: list[Any] = [tuple(one) for one in experts]  # type: ignore[arg-type]
-    _, activation, dropout = layers[0]
-    linears = [*(layer for layer, *_ in layers), *gates.values()]
+    _, activation = layers[0]
+    linears = [*(layer for layer, _ in layers), *gates]
     weights, biases = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
-    hidden = layers[0][0].out_features
-    widths = [len(layers) * hidden, *(gate.out_features for gate in gates.values())]
-    out_NXH, *logits = torch.split(F.linear(x_NE, weights, biases), widths, dim=-1)
-    out_NXH = dropout(activation(out_NXH.contiguous()))
-    return out_NXH.view(len(x_NE), len(layers), hidden), dict(zip(gates, logits, strict=True))
+    hidden, count = layers[0][0].out_features, len(layers)
+    widths = [count * hidden, len(weights) - count * hidden]
+    out_NXH, logits_NTX = torch.split(F.linear(x_NE, weights, biases), widths, dim=-1)
+    gates_NTX = logits_NTX.reshape(len(x_NE), widths[1] // count, count).softmax(-1)
+    return activation(out_NXH).view(len(x_NE), count, hidden), gates_NTX
