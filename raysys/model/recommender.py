@@ -23,6 +23,7 @@ from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
 from raysys.model.backbones import BACKBONES
 from raysys.model.backbones.backbone import ModelContext
+from raysys.model.backbones.per_user import PerUser
 from raysys.model.fields import NUM_QUANTILES
 from raysys.model.items import ITEM_ENCODERS
 from raysys.model.items.encoder import ItemEncoder, ItemVectors
@@ -276,9 +277,10 @@ class Recommender(nn.Module):
     def forward(self, history: History) -> Encoded:
         """Return the states after each token, [B, L, D]."""
         vectors = self.vectors()
-        if self.start_D is None:
+        if isinstance(self.backbone, PerUser):
             states_BLD, start_BD = self.backbone.with_start(history, vectors)
         else:
+            assert self.start_D is not None, "only those per user begin with a state of their own"
             states_BLD = self.backbone(history, vectors)
             start_BD = self.start_D.expand(len(states_BLD), -1)
         return Encoded(states_BLD, start_BD, vectors, history, self.pair_head)
