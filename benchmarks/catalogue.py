@@ -1,15 +1,18 @@
 """Losses over catalogues of 1k to 1M items: time and memory of a step, where sampled softmax overtakes full softmax.
 
 A step is the loss of synthetic states against a synthetic item table, with the gradients of both; one thread, a
-process for each loss. The encoder and the optimizer are left out.
+process for each loss. The encoder and the optimizer are left out. Memory is what torch holds at most during a step,
+counted: a process's own peak depends on its heap by some megabytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +20,6 @@ from statistics import median
 from typing import Any
 
 import _crossover
-import _sasrec
 import peers
 
 WIDTH = 64
@@ -41,8 +43,6 @@ QUICK_SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "crossover.svg"
 Points = list[dict[str, Any]]
 MB = 1 << 20
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(MB), "MALLOC_TRIM_THRESHOLD_": str(MB)}
-"""glibc gives back what is freed, so that the peak of memory is that of what was in use at a time."""
 
 
 def main() -> None:
@@ -83,23 +83,17 @@ def _full() -> list[str]:
 def _points(targets: int, sizes: Sequence[int], losses: Mapping[str, Mapping[str, Any]]) -> Points:
     points = []
     for name, loss in losses.items():
-        what = {"loss": loss, "sizes": list(sizes), "targets": targets}
-        seconds = _measured({**what, "for": 2.0})
-        memory = _measured({**what, "for": 0.0}, GIVE_BACK)
+        measured = _measured({"loss": loss, "sizes": list(sizes), "targets": targets, "for": 2.0})
         for items in sizes:
-            found = {
-                "seconds": seconds[str(items)]["seconds"],
-                "beyond_table_mb": memory[str(items)]["beyond_table_mb"],
-            }
+            found = measured[str(items)]
             gradient = items * WIDTH * 4 / MB  # as large as the table: no loss can save it while it is dense
             found["beyond_gradient_mb"] = found["beyond_table_mb"] - gradient
             points.append({"name": name, "items": items, "targets": targets, **found})
     return points
 
 
-def _measured(what: Mapping[str, Any], variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    arguments = ["--measure", json.dumps(what)]
-    return peers.run_peer(Path(sys.executable), Path(__file__).absolute(), arguments, variables=variables)
+def _measured(what: Mapping[str, Any]) -> dict[str, Any]:
+    return peers.run_peer(Path(sys.executable), Path(__file__).absolute(), ["--measure", json.dumps(what)])
 
 
 def _measure(what: Mapping[str, Any]) -> dict[int, dict[str, float]]:
@@ -120,15 +114,28 @@ def _steps(loss: Mapping[str, Any], items: int, targets: int, least: float) -> d
     states_ND = torch.randn(targets, WIDTH).requires_grad_()
     targets_N = torch.randint(items, (targets,))
     differentiate = _gradients(loss, items)
-    _forget_the_peak()
-    before = _sasrec.peak_memory_mb()
     seconds: list[float] = []
     while len(seconds) < 3 or (sum(seconds) < least and len(seconds) < 100):
         begun = time.process_time()
         states_ND.grad = table_VD.grad = None
         differentiate(table_VD, states_ND, targets_N, len(seconds))
         seconds.append(time.process_time() - begun)
-    return {"seconds": median(seconds[1:]), "beyond_table_mb": _sasrec.peak_memory_mb() - before}
+    states_ND.grad = table_VD.grad = None
+    held = _most_held(lambda: differentiate(table_VD, states_ND, targets_N, len(seconds)))
+    return {"seconds": median(seconds[1:]), "beyond_table_mb": held / MB}
+
+
+def _most_held(step: Callable[[], None]) -> int:
+    """Return the most bytes of what torch takes during a step that it holds at a time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    with tempfile.NamedTemporaryFile(suffix=".json") as trace:
+        profiler.export_chrome_trace(trace.name)
+        events = json.loads(Path(trace.name).read_bytes())["traceEvents"]
+    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    return max(itertools.accumulate(size for _, size in changes), default=0)
 
 
 def _gradients(settings: Mapping[str, Any], items: int) -> Callable[[Any, Any, Any, int], None]:
@@ -162,11 +169,6 @@ class _Vectors:
 
     def table(self) -> Any:
         return self._table_VD
-
-
-def _forget_the_peak() -> None:
-    """Let Linux count the peak of this process's memory from now on."""
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _growth(points: Points) -> list[dict[str, Any]]:

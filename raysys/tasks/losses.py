@@ -144,10 +144,12 @@ class _ItemScores(torch.autograd.Function):
         weights_NK = grads[0].contiguous()
         grad_states_ND = F.embedding_bag(items_NK, table_VD, mode="sum", per_sample_weights=weights_NK)
         flat, order = items_NK.reshape(-1).int().sort(stable=True)
-        present, counts = flat.unique_consecutive(return_counts=True)
         weights = weights_NK.view(-1)[order]
-        rows = order.div_(items_NK.shape[1], rounding_mode="floor")
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        rows = order.div_(items_NK.shape[1], rounding_mode="floor").int()
+        del order
+        present, counts = flat.unique_consecutive(return_counts=True)
+        starts = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
+        del flat, counts  # as many as items are drawn: what is kept of them decides how memory grows
         grad_table_VD = torch.zeros_like(table_VD)
         for at in range(0, len(present), _SUMMED_ITEMS):  # so that memory does not grow with the items drawn
             bags = starts[at : at + _SUMMED_ITEMS + 1]
