@@ -71,9 +71,10 @@ class Limits(FrozenConfig):
 
     body_bytes: int = Field(256 << 10, ge=1024)
     """Largest body of a request; a larger one is refused with 413."""
-    waiting: int = Field(64, ge=1)
-    """Most questions that wait for the model; further ones are refused with 429. Twice `batch`: who is let in is then
-    answered within the time of three batches, however much load there is."""
+    waiting: int = Field(40, ge=1)
+    """Most questions that wait while the model answers a whole batch; further ones are refused with 429. So at most
+    `waiting` + `batch` are under way, and who is let in is answered within the time of some two batches, however much
+    load there is; 64 clients that each wait for their answer are never refused."""
     deadline_ms: float = Field(2000.0, gt=0)
     """Milliseconds within which the model must have a question; what would wait longer is refused at once with 429.
     A client may ask for less with the header x-deadline-ms."""

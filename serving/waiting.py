@@ -52,10 +52,12 @@ class Line:
     """Questions in the order in which they came; takers take at most `batch` of them at once. Knows no threads."""
 
     def __init__(self, batch: int, most: int, takers: int = 1) -> None:
-        """Let at most `most` wait for some takers, each of which works on one batch at a time."""
-        self._batch, self._most, self._takers = batch, most, takers
+        """Let at most `most` wait for some takers that work on a whole batch each; while batches are smaller, more."""
+        self._batch, self._takers = batch, takers
+        self._most_under_way = most + batch * takers
         self._waiting: deque[Waiting] = deque()
         self._batch_seconds = 0.0
+        self._num_taken = 0
         self.num_busy = 0
         """Takers at work."""
         self.closed = False
@@ -83,7 +85,7 @@ class Line:
             return  # an idle model answers anything, or a slow first batch would shut everybody out for good
         # By whole batches, because a batch takes nearly as long with one question as with many.
         expected = (ahead // self._batch + 1 + self.num_busy) / self._takers * self._batch_seconds
-        if ahead >= self._most or time.monotonic() + expected > until:
+        if ahead + self._num_taken >= self._most_under_way or time.monotonic() + expected > until:
             raise OverloadedError(expected)
 
     def join(self, questions: Sequence[Any], untils: Sequence[float]) -> list["asyncio.Future[Any]"]:
@@ -113,6 +115,7 @@ class Line:
             elif not one.future.cancelled():
                 taken.append(one)
         self.num_busy += bool(taken)
+        self._num_taken += len(taken)
         return taken, late
 
     def take_all(self) -> list[Waiting]:
@@ -121,12 +124,13 @@ class Line:
         self._waiting.clear()
         return everything
 
-    def done(self, seconds: float | None) -> None:
+    def done(self, size: int, seconds: float | None) -> None:
         """Note that a taker is free again, and how long its batch took; None where that tells nothing of others."""
         if seconds is not None:
             before = self._batch_seconds or seconds
             self._batch_seconds = before + _NEWEST_WEIGHS * (seconds - before)
         self.num_busy -= 1
+        self._num_taken -= size
 
 
 def settle(batch: Sequence[Waiting], outcomes: Sequence[Any]) -> None:

@@ -121,6 +121,6 @@ class Worker(Generic[_Q, _A]):
 
     def _note(self, size: int, seconds: float) -> None:
         with self._news:
-            self._line.done(seconds)
+            self._line.done(size, seconds)
             self._began = None
         self._seen(size, seconds)

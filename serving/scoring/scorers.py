@@ -167,7 +167,7 @@ class Scorers(Answerer):
         else:
             self._is_down = False
         seconds = time.monotonic() - began
-        self._line.done(None if self._is_down else seconds)
+        self._line.done(len(batch), None if self._is_down else seconds)
         self._metrics.scored(seconds, not self._is_down)
         settle(batch, outcomes)
         if self._is_down:

@@ -62,16 +62,30 @@ def test_more_than_may_wait_is_refused_at_once(made):
     async def scenario():
         tasks = await held_up(gateway, model, 8)
         refused = [await task for task in tasks if task.done()]
-        assert len(refused) == 5, "three wait"
+        assert len(refused) == 4, "three wait, and one has the place that the batch under way left free"
         assert {reply.json["error"]["code"] for reply in refused} == {"overloaded"}
         assert {reply.status for reply in refused} == {429}
         assert all(int(reply.headers[b"retry-after"]) >= 1 for reply in refused)
-        assert gateway.service.num_waiting == 3
+        assert gateway.service.num_waiting == 4
         model.go_on.set()
-        assert sorted([(await task).status for task in tasks]) == [200] * 4 + [429] * 5
+        assert sorted([(await task).status for task in tasks]) == [200] * 5 + [429] * 4
 
     asyncio.run(scenario())
-    assert model.batches == [1, 2, 1]
+    assert model.batches == [1, 2, 2]
+
+
+def test_clients_that_wait_for_their_answers_are_not_refused_while_there_are_no_more_than_places(made):
+    gateway, model = made(seconds=0.002, waiting=4, batch=4)
+
+    async def client():
+        return [(await post(gateway, PATH, BODY)).status for _ in range(30)]
+
+    async def scenario():
+        found = await asyncio.gather(*(client() for _ in range(8)))
+        assert {status for statuses in found for status in statuses} == {200}
+
+    asyncio.run(scenario())
+    assert max(model.batches) == 4
 
 
 def test_what_would_wait_beyond_its_deadline_is_refused_at_once(made):

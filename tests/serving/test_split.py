@@ -208,19 +208,19 @@ def test_a_batch_forms_under_load_alone_and_no_more_than_may_wait(config):
     async def scenario():
         gateway, piped = await split(told)
         model = Slow(piped)
-        tasks = await ask_many(gateway, 7)
+        tasks = await ask_many(gateway, 9)
         refused = [await task for task in tasks if task.done()]
         assert {(one.status, one.json["error"]["code"]) for one in refused} == {(429, "overloaded")}
-        assert len(refused) == 2, "two are under way and three wait"
-        assert gateway.service.num_waiting == 3
+        assert len(refused) == 2, "three wait, and two have the places that the batches under way left free"
+        assert gateway.service.num_waiting == 5
         model.go_on.set()
-        assert sorted([(await task).status for task in tasks]) == [200] * 5 + [429] * 2
+        assert sorted([(await task).status for task in tasks]) == [200] * 7 + [429] * 2
         sent = [len(given[2]) for name, given in piped.calls if name == "answer"]
-        assert sent == [1, 1, 2, 1]
+        assert sent == [1, 1, 2, 2, 1]
         text = (await call(gateway, "GET", "/metrics")).content.decode()
         assert f"raysys_model_batch_size_count {float(len(model.batches))}" in text, "each batch of the model is told"
-        assert "raysys_model_batch_size_sum 5.0" in text
-        assert 'raysys_scorer_seconds_count{answered="true"} 4.0' in text
+        assert "raysys_model_batch_size_sum 7.0" in text
+        assert 'raysys_scorer_seconds_count{answered="true"} 5.0' in text
 
     asyncio.run(scenario())
 
