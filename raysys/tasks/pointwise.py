@@ -40,7 +40,6 @@ class Pointwise(Task):
         super().__init__(config, context)
         self.label = config.label
         check_known("label", config.label, context.labels, context.name)
-        self.all_events = not config.events
         self.register_buffer("is_labelled", chosen_events(config.events, context), persistent=False)
         self.tower = nn.Sequential(
             nn.Linear(context.shared_width, config.hidden),
@@ -88,8 +87,7 @@ class Pointwise(Task):
 
     def truth(self, targets: Targets) -> Tensor:
         """Return the label of the events whose label counts."""
-        truth_BC = super().truth(targets)
-        return truth_BC if self.all_events else truth_BC.masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
+        return super().truth(targets).masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
 
     def known(self, view: Batch) -> Tensor:
         """Return the targets that are learned from, bool [B, C]: their label is known."""
