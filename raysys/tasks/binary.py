@@ -37,13 +37,8 @@ class Binary(Pointwise):
     def __init__(self, config: BinaryConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.positive_from, self.keep_negatives = config.positive_from, config.keep_negatives
-        self.mean = context.label_means[config.label]
-        self.start_at(self.mean)
-
-    def start_at(self, rate: float) -> None:
-        """Let predictions begin at a rate, as it is of labels 0 and 1; a start, no more."""
-        bounded = min(max(rate, 1e-4), 1 - 1e-4)
-        torch.nn.init.constant_(self.start_level, math.log(bounded / (1 - bounded)))
+        mean = min(max(context.label_means[config.label], 1e-4), 1 - 1e-4)  # of labels 0 and 1; a start, no more
+        torch.nn.init.constant_(self.start_level, math.log(mean / (1 - mean)))
 
     def known(self, view: Batch) -> Tensor:
         """Return the targets that are learned from: yes, and a share of no, drawn by (step, user, place)."""

@@ -14,9 +14,6 @@ from raysys.model.recommender import Encoded
 from raysys.tasks.binary import Binary, BinaryConfig
 from raysys.tasks.task import Task, TaskContext
 
-_HIGHEST_START = 0.9
-"""Labels that come without the first as well can be more frequent than it; a certainty would hardly learn."""
-
 
 class Conversion(Binary):
     """p(click and conversion) = p(click) x p(conversion given click), equation 1.
@@ -54,8 +51,6 @@ class Conversion(Binary):
         if not isinstance(first, Binary) or isinstance(first, Conversion):
             raise UserError(f"tasks.{self.name}.given: {self.given!r} is no binary task such as click")
         self._first = (first,)  # in a tuple, because the task's parameters are not this one's
-        rate = self.mean / max(first.mean, 1e-4)  # so that the product begins at the label's rate
-        self.start_at(min(rate, _HIGHEST_START))
 
     def logits(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Return the logit of the product, log(p / (1 - p)), [B, C]."""

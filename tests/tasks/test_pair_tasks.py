@@ -59,18 +59,6 @@ def test_conversion_is_the_product_of_two_chances(contract_dataset, batch, kept)
     assert torch.allclose(both[batch.targets.mask_BC], expected[batch.targets.mask_BC], atol=1e-6)
 
 
-def test_a_conversion_begins_at_the_rate_of_its_label(contract_dataset, batch):
-    tasks = {"click": {"dropout": 0.0}, "buy": {"kind": "conversion", "label": "purchase", "dropout": 0.0}}
-    network, means = _network(contract_dataset, tasks), contract_dataset.manifest.label_means
-    for task in network.named_tasks().values():
-        torch.nn.init.zeros_(task.tower[-1].weight)
-    encoded, mask = network.recommender(batch.history), batch.targets.mask_BC
-    for name, label in (("click", "click"), ("buy", "purchase")):
-        task = network.named_tasks()[name]
-        predicted = task.predict(task.logits(encoded, batch.targets))[mask]
-        assert torch.allclose(predicted, torch.full_like(predicted, means[label]), atol=1e-5)
-
-
 def test_who_did_not_click_did_not_convert(contract_dataset, batch):
     network = _network(contract_dataset, {"click": {}, "buy": {"kind": "conversion", "label": "purchase"}})
     clicks = batch.targets.labels["click"]
