@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from raysys.errors import UserError
+
 if TYPE_CHECKING:  # records of runs are read without torch
     from raysys.config import RunConfig
     from raysys.data.dataset import Manifest
@@ -35,7 +37,7 @@ def load_network(path: Path, config: "RunConfig", manifest: "Manifest", exported
     """Return the model of a run's directory, in evaluation mode on the CPU.
 
     Raises:
-        UserError: its program cannot run here.
+        UserError: its program cannot run here, or its weights are those of another version of raysys.
     """
     from raysys.model.program import ProgramBackbone, find_program
     from raysys.model.stored import read_weights
@@ -46,5 +48,11 @@ def load_network(path: Path, config: "RunConfig", manifest: "Manifest", exported
         program = find_program(path, exported.made_with)
         if program is not None:
             network.recommender.backbone = ProgramBackbone(network.recommender.backbone, program)
-    network.load_state_dict(read_weights(path / "model.safetensors"))
+    weights = read_weights(path / "model.safetensors")
+    if unlike := weights.keys() ^ network.state_dict().keys():
+        raise UserError(
+            f"{path}: has the weights of a run of another version of raysys ({', '.join(sorted(unlike)[:3])}); take that "
+            "version, or train it again"
+        )
+    network.load_state_dict(weights)
     return network.eval()
