@@ -51,8 +51,8 @@ def load_network(path: Path, config: "RunConfig", manifest: "Manifest", exported
     weights = read_weights(path / "model.safetensors")
     if unlike := weights.keys() ^ network.state_dict().keys():
         raise UserError(
-            f"{path}: has the weights of a run of another version of raysys ({', '.join(sorted(unlike)[:3])}); take that "
-            "version, or train it again"
+            f"{path}: has the weights of a run of another version of raysys ({', '.join(sorted(unlike)[:3])}); take "
+            "that version, or train it again"
         )
     network.load_state_dict(weights)
     return network.eval()
