@@ -70,6 +70,8 @@ def demo(
         run = _learn(configs, place)
         _show_report(run)
         console.print(f"  promoted {run.record.run_id} to {_PROJECT}@champion")
+        # A store that an earlier demo filled from a generated log, whose days are later, would keep those users.
+        _verb_module("users").load(str(run.path), root=place)
         served = _verb_module("serve").served
         alone = {"enabled": False}  # it asks itself, and listens on this machine only
         with served(str(run.path), {**configs.serve, "port": port, "access": alone}) as url:
