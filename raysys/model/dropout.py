@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _LEVELS = 1 << 16  # a draw of 64 bits decides on four elements
+_AT_A_TIME = 1 << 18  # elements whose draws exist at a time: they stay in the cache, and memory does not grow with them
 
 
 class Dropout(nn.Module):
@@ -32,12 +33,8 @@ class Dropout(nn.Module):
         return dropped
 
 
-class DroppedReLU(nn.Module):
+class DroppedReLU(Dropout):
     """ReLU and dropout at once: what comes out says what went in above 0 and stayed, so no mask is kept."""
-
-    def __init__(self, chance: float) -> None:
-        super().__init__()
-        self.chance = chance
 
     def forward(self, x: Tensor) -> Tensor:
         """Return max(x, 0) with elements left out."""
@@ -59,11 +56,14 @@ def draw_kept(shape: Sequence[int], chance: float) -> tuple[Tensor, float]:
     A function of the state of torch's generator; the chance of leaving one out is rounded to 1/65536.
     """
     size, left_out = math.prod(shape), min(round(chance * _LEVELS), _LEVELS - 1)
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    draws = np.random.SFC64(seed).random_raw(-(-size // 4))  # in half the time of torch's twister
-    kept = draws.view(np.int16)[:size].reshape(shape) >= left_out - _LEVELS // 2  # torch takes ten times as long
+    generator = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))  # half the time of torch's twister
+    kept = np.empty(size, np.bool_)
+    for at in range(0, size, _AT_A_TIME):
+        part = kept[at : at + _AT_A_TIME]
+        draws = generator.random_raw(-(-len(part) // 4)).view(np.int16)[: len(part)]
+        np.greater_equal(draws, left_out - _LEVELS // 2, out=part)  # torch takes ten times as long
     # u8, because products with bool are slower
-    return torch.from_numpy(kept.view(np.uint8)), _LEVELS / (_LEVELS - left_out)
+    return torch.from_numpy(kept.view(np.uint8).reshape(shape)), _LEVELS / (_LEVELS - left_out)
 
 
 class _Dropout(torch.autograd.Function):
