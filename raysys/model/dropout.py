@@ -57,13 +57,13 @@ def draw_kept(shape: Sequence[int], chance: float) -> tuple[Tensor, float]:
     """
     size, left_out = math.prod(shape), min(round(chance * _LEVELS), _LEVELS - 1)
     generator = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))  # half the time of torch's twister
-    kept = np.empty(size, np.bool_)
+    kept_N = torch.empty(size, dtype=torch.uint8)  # u8, because products with bool are slower
+    kept = kept_N.numpy().view(np.bool_)
     for at in range(0, size, _AT_A_TIME):
         part = kept[at : at + _AT_A_TIME]
         draws = generator.random_raw(-(-len(part) // 4)).view(np.int16)[: len(part)]
         np.greater_equal(draws, left_out - _LEVELS // 2, out=part)  # torch takes ten times as long
-    # u8, because products with bool are slower
-    return torch.from_numpy(kept.view(np.uint8).reshape(shape)), _LEVELS / (_LEVELS - left_out)
+    return kept_N.view(shape), _LEVELS / (_LEVELS - left_out)
 
 
 class _Dropout(torch.autograd.Function):
