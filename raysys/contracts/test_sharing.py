@@ -7,10 +7,12 @@ from raysys.data.batches import make_batch
 from raysys.data.schema import Split
 from raysys.model.recommender import ModelConfig
 from raysys.model.sharing import SHARINGS, SharingContext
+from raysys.model.told import Told
 from raysys.tasks import TASKS
 from raysys.tasks.multitask import MultiTask
 
-PAIRS, WIDTH, TASK_NAMES = 7, 10, ("click", "like", "stay")
+PAIRS, USERS, WIDTH, TASK_NAMES = 7, 3, 10, ("click", "like", "stay")
+USERS_AT, USERS_WIDTH = 2, 4
 CONFIGS = {
     "next_item": {},
     "click": {},
@@ -28,15 +30,34 @@ def sharing(request):
     return part(part.Config(hidden=6), SharingContext(WIDTH, TASK_NAMES)).eval()
 
 
-def _told(sharing, tasks=TASK_NAMES):
+def _told(sharing, tasks=TASK_NAMES, pairs=PAIRS):
     generator = torch.Generator().manual_seed(1)
     names = ("", *tasks) if sharing.own_fields else ("",)
-    return {name: torch.randn(PAIRS, WIDTH, generator=generator) for name in names}
+    users_N = (torch.arange(PAIRS) * USERS // PAIRS)[:pairs]
+
+    def told():
+        users_BU = torch.randn(USERS, USERS_WIDTH, generator=generator)
+        pairs_NP = torch.randn(PAIRS, WIDTH - USERS_WIDTH, generator=generator)
+        return Told(pairs_NP[:pairs], users_BU, users_N, USERS_AT)
+
+    return {name: told() for name in names}
 
 
 def test_every_task_gets_a_view(sharing):
     shared = sharing(_told(sharing))
     assert {name: view.shape for name, view in shared.by_task.items()} == dict.fromkeys(TASK_NAMES, (PAIRS, 6))
+
+
+def test_columns_of_users_count_as_if_written_beside_each_pair(sharing):
+    told = _told(sharing)
+    written = {name: Told(_rows(rows)) for name, rows in told.items()}
+    for name, view in sharing(told).by_task.items():
+        assert torch.allclose(view, sharing(written).by_task[name], atol=1e-6)
+
+
+def _rows(told):
+    before_NP, after_NP = told.pairs_NP.tensor_split((USERS_AT,), dim=1)
+    return torch.cat([before_NP, told.users_BU[told.rows_N], after_NP], dim=1)
 
 
 def test_gates_are_shares(sharing):
@@ -52,9 +73,8 @@ def test_every_expert_of_a_gate_has_a_name(sharing):
 
 
 def test_pairs_do_not_see_each_other(sharing):
-    told = _told(sharing)
-    some = sharing({name: x[:3] for name, x in told.items()})
-    for name, view in sharing(told).by_task.items():
+    some = sharing(_told(sharing, pairs=3))
+    for name, view in sharing(_told(sharing)).by_task.items():
         assert torch.allclose(view[:3], some.by_task[name], atol=1e-6)
 
 
@@ -68,7 +88,7 @@ def test_one_task_is_enough_and_no_pair_too(sharing):
     part = type(sharing)
     alone = part(part.Config(hidden=6), SharingContext(WIDTH, ("click",)))
     assert alone(_told(alone, ("click",))).by_task["click"].shape == (PAIRS, 6)
-    nobody = {name: x[:0] for name, x in _told(alone, ("click",)).items()}
+    nobody = _told(alone, ("click",), pairs=0)
     assert alone(nobody).by_task["click"].shape == (0, 6)
 
 

@@ -20,6 +20,7 @@ from raysys.data.schema import FIRST_ITEM, UNKNOWN
 from raysys.model.fields import FieldEncoder
 from raysys.model.lookup import look_up
 from raysys.model.target_encoding import TargetEncodingConfig
+from raysys.model.told import Told
 
 FieldsOf = Literal["users", "items", "context"]
 
@@ -95,8 +96,8 @@ class PairEncoder(nn.Module):
         for name, encoder in self.fields.items():
             encoder.observe(getattr(quantiles, name.removeprefix("of_")))  # type: ignore[operator]
 
-    def forward(self, pairs: Pairs) -> Tensor:
-        """Return [N, E]."""
+    def forward(self, pairs: Pairs) -> Told:
+        """Return the rows [N, E]."""
         shape = tuple(pairs.items_N.shape)
         vectors = (pairs.states_ND, pairs.vectors_ND, pairs.states_ND * pairs.vectors_ND)
         columns: dict[str, tuple[Columns, tuple[int, ...]]] = {
@@ -105,11 +106,17 @@ class PairEncoder(nn.Module):
             "of_context": (pairs.context, shape),
         }
         encoded = {name: encoder(*columns[name]).flatten(-2) for name, encoder in self.fields.items()}
-        if "of_users" in encoded:
-            encoded["of_users"] = encoded["of_users"][pairs.rows_N]
-        vectors_NE = self.norm(torch.cat(vectors, dim=-1))
-        parts = (vectors_NE, look_up(pairs.items_N, self.item_id.weight), *encoded.values(), pairs.statistics_NF)
-        return torch.cat(parts, dim=-1)
+        parts = {
+            "vectors": self.norm(torch.cat(vectors, dim=-1)),
+            "item_id": look_up(pairs.items_N, self.item_id.weight),
+            **encoded,
+            "statistics": pairs.statistics_NF,
+        }
+        names = list(parts)
+        before = names[: names.index("of_users")] if "of_users" in parts else names
+        users_BU = parts.pop("of_users", None)
+        users_at = sum(parts[name].shape[1] for name in before)
+        return Told(torch.cat(list(parts.values()), dim=-1), users_BU, pairs.rows_N, users_at)
 
 
 class ItemColumns(nn.Module):

@@ -41,6 +41,8 @@ class Pointwise(Task):
         self.label = config.label
         check_known("label", config.label, context.labels, context.name)
         self.register_buffer("is_labelled", chosen_events(config.events, context), persistent=False)
+        self._all_labelled = bool(self.is_labelled.all())
+        self._counted: tuple[Batch, bool, Tensor] | None = None
         self.tower = nn.Sequential(
             nn.Linear(context.shared_width, config.hidden),
             DroppedReLU(config.dropout),
@@ -87,7 +89,10 @@ class Pointwise(Task):
 
     def truth(self, targets: Targets) -> Tensor:
         """Return the label of the events whose label counts."""
-        return super().truth(targets).masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
+        truth_BC = super().truth(targets)
+        if self._all_labelled:
+            return truth_BC
+        return truth_BC.masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
 
     def known(self, view: Batch) -> Tensor:
         """Return the targets that are learned from, bool [B, C]: their label is known."""
@@ -95,11 +100,17 @@ class Pointwise(Task):
 
     def count(self, view: Batch) -> Tensor:
         """Count the targets that are learned from."""
-        return self.known(view).sum().float()
+        return self._known_once(view).sum().float()
 
     def loss(self, encoded: Encoded, view: Batch, logits: Mapping[str, Tensor]) -> Tensor:
         """Add up the errors of the targets that are learned from."""
-        return (self.errors(logits[self.name], view.targets) * self.known(view)).sum()
+        return (self.errors(logits[self.name], view.targets) * self._known_once(view)).sum()
+
+    def _known_once(self, view: Batch) -> Tensor:
+        """Return `known` of a view, which a step asks for twice."""
+        if self._counted is None or self._counted[0] is not view or self._counted[1] != self.training:
+            self._counted = view, self.training, self.known(view)
+        return self._counted[2]
 
     @abstractmethod
     def errors(self, logits_BC: Tensor, targets: Targets) -> Tensor:

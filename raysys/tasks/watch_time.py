@@ -71,7 +71,7 @@ class WatchTime(Pointwise):
         past_NM, told_NM = self._moments(targets.labels[self.label][place], self._durations(targets))
         errors_NM = F.binary_cross_entropy_with_logits(self.outputs(encoded, targets), past_NM, reduction="none")
         errors_N = (errors_NM * told_NM).sum(-1) / told_NM.sum(-1).clamp(min=1)
-        return (errors_N * self.known(view)[place]).sum()
+        return (errors_N * self._known_once(view)[place]).sum()
 
     def errors(self, logits_BC: Tensor, targets: Targets) -> Tensor:
         """Absolute error of the expected time."""

@@ -12,6 +12,7 @@ from raysys.data.schema import PAD, Split
 from raysys.model.recommender import ModelConfig
 from raysys.model.sharing import SharingContext
 from raysys.model.sharing.mmoe import MMoE
+from raysys.model.told import Told
 from raysys.tasks.binary import Click
 from raysys.tasks.multitask import MultiTask
 
@@ -37,7 +38,7 @@ def _told(network, dataset, monkeypatch):
     encoded.shared(batch.targets)
     mask = batch.targets.mask_BC
     states = encoded.state_before(batch.targets.anchor_BC, mask)
-    return seen[0][:, : 3 * WIDTH], states, encoded.items(batch.targets.items_BC[mask])
+    return seen[0].pairs_NP[:, : 3 * WIDTH], states, encoded.items(batch.targets.items_BC[mask])
 
 
 @pytest.mark.parametrize("kind", ["mf", "lightgcn"])
@@ -66,7 +67,7 @@ def test_experts_and_gates_in_one_product_are_those_of_the_paper():
     torch.manual_seed(0)
     mmoe = MMoE(MMoE.Config(hidden=6, num_experts=3), SharingContext(10, ("click", "like"))).eval()
     x_NE = torch.randn(7, 10)
-    shared = mmoe({"": x_NE})
+    shared = mmoe({"": Told(x_NE)})
     experts_NXH = torch.stack([one(x_NE) for one in mmoe.experts], dim=1)
     for task, gate in mmoe.gates.items():
         weights_NX = gate(x_NE).softmax(-1)

@@ -12,9 +12,11 @@ from raysys.model.sharing.sharing import (
     SharingConfig,
     SharingContext,
     expert,
+    gate_shares,
     run_experts,
     shared_names,
 )
+from raysys.model.told import Told
 
 
 class MMoE(Sharing):
@@ -31,9 +33,10 @@ class MMoE(Sharing):
         self.experts = nn.ModuleList(expert(context.width, config) for _ in range(config.num_experts))
         self.gates = nn.ModuleDict({task: nn.Linear(context.width, config.num_experts) for task in context.tasks})
 
-    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+    def forward(self, told: Mapping[str, Told]) -> Shared:
         """Mix the experts for every task."""
-        experts_NXH, gates_NTX = run_experts(self.experts, self.gates.values(), told[""])  # type: ignore[arg-type]
+        experts_NXH, logits_NG = run_experts(self.experts, self.gates.values(), told[""])  # type: ignore[arg-type]
+        gates_NTX = gate_shares(logits_NG.reshape(len(logits_NG), len(self.gates), len(self.experts)))
         by_task, gates = (
             dict(zip(self.gates, each.unbind(1), strict=True)) for each in (gates_NTX @ experts_NXH, gates_NTX)
         )

@@ -8,7 +8,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.model.sharing.mmoe import mixed
-from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert, shared_names
+from raysys.model.sharing.sharing import (
+    Shared,
+    Sharing,
+    SharingConfig,
+    SharingContext,
+    expert,
+    gate_shares,
+    run_experts,
+    shared_names,
+)
+from raysys.model.told import Told
 
 
 class PLE(Sharing):
@@ -36,12 +46,13 @@ class PLE(Sharing):
         self.names = (*shared_names(config.num_shared), *own)
         self.levels = nn.ModuleList(_Level(config, context.tasks, width, at < last) for at, width in enumerate(widths))
 
-    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+    def forward(self, told: Mapping[str, Told]) -> Shared:
         """Go through the levels; the gates are those of the last one."""
-        inputs, gates = dict.fromkeys(("", *self.tasks), told[""]), {}
+        inputs, views, gates = dict.fromkeys(("", *self.tasks), told[""]), {}, {}
         for level in self.levels:
-            inputs, gates = level(inputs)
-        return Shared({task: x for task, x in inputs.items() if task}, gates)
+            views, gates = level(inputs)
+            inputs = {name: Told(view) for name, view in views.items()}
+        return Shared({task: view for task, view in views.items() if task}, gates)
 
     def expert_names(self) -> dict[str, tuple[str, ...]]:
         """Name the shared experts and the task's own."""
@@ -62,15 +73,15 @@ class _Level(nn.Module):
         everyone = config.num_shared + len(tasks) * config.num_own
         self.gate_of_all = nn.Linear(width, everyone) if mixes_all else None
 
-    def _own(self) -> list[tuple[str, nn.ModuleList]]:
-        return list(self.own.items())  # type: ignore[arg-type]
-
-    def forward(self, seen: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        shared = [one(seen[""]) for one in self.shared]
-        own = {task: [one(seen[task]) for one in experts] for task, experts in self._own()}
-        gates = {task: self.gates[task](seen[task]).softmax(-1) for task in self.tasks}
-        out = {task: mixed(gates[task], torch.stack([*shared, *own[task]], dim=1)) for task in self.tasks}
-        if self.gate_of_all is not None:
-            everyone = torch.stack([*shared, *(one for task in self.tasks for one in own[task])], dim=1)
-            out[""] = mixed(self.gate_of_all(seen[""]).softmax(-1), everyone)
+    def forward(self, seen: dict[str, Told]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        of_all = [] if self.gate_of_all is None else [self.gate_of_all]
+        shared_NXH, logits_of_all = run_experts(self.shared, of_all, seen[""])
+        own: dict[str, Tensor] = {}
+        gates: dict[str, Tensor] = {}
+        for task in self.tasks:
+            own[task], logits = run_experts(self.own[task], [self.gates[task]], seen[task])  # type: ignore[arg-type, list-item]
+            gates[task] = gate_shares(logits)
+        out = {task: mixed(gates[task], torch.cat([shared_NXH, own[task]], dim=1)) for task in self.tasks}
+        if of_all:
+            out[""] = mixed(gate_shares(logits_of_all), torch.cat([shared_NXH, *own.values()], dim=1))
         return out, gates

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor
-
-from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert
+from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert, run_experts
+from raysys.model.told import Told
 
 
 class SharedBottom(Sharing):
@@ -21,7 +20,7 @@ class SharedBottom(Sharing):
         self.tasks = context.tasks
         self.bottom = expert(context.width, config)
 
-    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+    def forward(self, told: Mapping[str, Told]) -> Shared:
         """Run the layer once."""
-        shared_NH = self.bottom(told[""])
-        return Shared(dict.fromkeys(self.tasks, shared_NH))
+        shared_N1H, _ = run_experts([self.bottom], [], told[""])
+        return Shared(dict.fromkeys(self.tasks, shared_N1H.squeeze(1)))

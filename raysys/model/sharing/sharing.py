@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.component import FrozenConfig
 from raysys.model.dropout import DroppedReLU
+from raysys.model.told import Told
 
 
 class SharingConfig(FrozenConfig):
@@ -57,10 +57,10 @@ class Sharing(nn.Module):
         super().__init__()
 
     @abstractmethod
-    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+    def forward(self, told: Mapping[str, Told]) -> Shared:
         """Return a view [N, H] for every task.
 
-        `told` is [N, E] for all tasks under the empty name and, with `own_fields`, for each under its own.
+        `told` holds rows [N, E] for all tasks under the empty name and, with `own_fields`, for each under its own.
         """
 
     def expert_names(self) -> dict[str, tuple[str, ...]]:
@@ -78,17 +78,21 @@ def expert(width: int, config: SharingConfig) -> nn.Module:
     return nn.Sequential(nn.Linear(width, config.hidden), DroppedReLU(config.dropout))
 
 
-def run_experts(experts: nn.ModuleList, gates: Iterable[nn.Linear], x_NE: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what experts of one width make of rows [N, X, H], and what gates say of them [N, T, X].
+def run_experts(experts: Iterable[nn.Module], gates: Iterable[nn.Linear], told: Told) -> tuple[Tensor, Tensor]:
+    """Return what experts of one width make of rows [N, X, H], and what gates say of them, side by side [N, G].
 
     One product for all of them.
     """
     layers: list[Any] = [tuple(one) for one in experts]  # type: ignore[arg-type]
-    _, activation = layers[0]
     linears = [*(layer for layer, _ in layers), *gates]
     weights, biases = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
-    hidden, count = layers[0][0].out_features, len(layers)
-    widths = [count * hidden, len(weights) - count * hidden]
-    out_NXH, logits_NTX = torch.split(F.linear(x_NE, weights, biases), widths, dim=-1)
-    gates_NTX = logits_NTX.reshape(len(x_NE), widths[1] // count, count).softmax(-1)
-    return activation(out_NXH).view(len(x_NE), count, hidden), gates_NTX
+    (first, activation), count = layers[0], len(layers)
+    width = count * first.out_features
+    out_NXH, logits_NG = torch.split(told.through(weights, biases), [width, len(weights) - width], dim=-1)
+    return activation(out_NXH).view(len(out_NXH), count, first.out_features), logits_NG
+
+
+def gate_shares(logits_NGX: Tensor) -> Tensor:
+    """Return the softmax over few experts [*, X], laid out expert by expert: torch vectorises over what is adjacent."""
+    count = logits_NGX.shape[-1]
+    return logits_NGX.reshape(-1, count).T.softmax(0).T.view(logits_NGX.shape)

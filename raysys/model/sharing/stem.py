@@ -8,7 +8,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysys.model.sharing.mmoe import mixed
-from raysys.model.sharing.sharing import Shared, Sharing, SharingConfig, SharingContext, expert, shared_names
+from raysys.model.sharing.sharing import (
+    Shared,
+    Sharing,
+    SharingConfig,
+    SharingContext,
+    expert,
+    gate_shares,
+    run_experts,
+    shared_names,
+)
+from raysys.model.told import Told
 
 
 class STEM(Sharing):
@@ -43,16 +53,18 @@ class STEM(Sharing):
         everyone = config.num_shared + len(self.tasks) * config.num_own
         self.gates = nn.ModuleDict({task: nn.Linear(context.width, everyone) for task in self.tasks})
 
-    def forward(self, told: Mapping[str, Tensor]) -> Shared:
+    def forward(self, told: Mapping[str, Told]) -> Shared:
         """Mix all experts for every task."""
-        shared = [one(told[""]) for one in self.shared]
-        parts: list[tuple[str, nn.ModuleList]] = list(self.own.items())  # type: ignore[arg-type]
-        own = {task: [one(told[task]) for one in experts] for task, experts in parts}
-        views, gates = {}, {}
+        shared_NXH, _ = run_experts(self.shared, [], told[""])
+        own: dict[str, Tensor] = {}
+        gates: dict[str, Tensor] = {}
         for task in self.tasks:
-            experts = [one if other == task else one.detach() for other, part in own.items() for one in part]
-            gates[task] = self.gates[task](told[task]).softmax(-1)
-            views[task] = mixed(gates[task], torch.stack([*shared, *experts], dim=1))
+            own[task], logits = run_experts(self.own[task], [self.gates[task]], told[task])  # type: ignore[arg-type, list-item]
+            gates[task] = gate_shares(logits)
+        views = {}
+        for task in self.tasks:
+            experts = [part if other == task else part.detach() for other, part in own.items()]
+            views[task] = mixed(gates[task], torch.cat([shared_NXH, *experts], dim=1))
         return Shared(views, gates)
 
     def expert_names(self) -> dict[str, tuple[str, ...]]:
