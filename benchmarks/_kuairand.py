@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "kuairand"
 LABELS = ("click", "long_view", "like")
 BATCH = 1024
 """Impressions of a step."""
-_INIT_STD, _PIECES = 1e-4, 4
+_INIT_STD, _PIECES = 1e-4, 8
 """Of ours: how vectors of users and videos begin, as in the peers, and steps over which a user's impressions spread."""
 _USERS_AT_ONCE = 4096
 Metrics = dict[str, float]

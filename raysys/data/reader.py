@@ -3,7 +3,7 @@
 Legend of shapes: B users, E events of all of them.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,8 +68,11 @@ class ShardReader:
         columns = pa.chunked_array([table["user_id"].chunk(0) for table in self._tables if table.num_rows])
         return columns.take(pa.array(rows)).combine_chunks()
 
-    def rows(self, rows: np.ndarray) -> UserRows:
-        """Gather the events of dataset rows [B], in their order."""
+    def rows(self, rows: np.ndarray, chosen: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None) -> UserRows:
+        """Gather the events of dataset rows [B], in their order.
+
+        `chosen` picks events: it gets the offsets [B + 1] and marks [E] of all, and returns bool [E].
+        """
         shards = np.searchsorted(self._first_row, rows, side="right") - 1
         starts, lengths = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         present = np.unique(shards)
@@ -80,6 +83,10 @@ class ShardReader:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         source, owner = np.repeat(starts, lengths) + within, np.repeat(shards, lengths)
+        if chosen is not None:
+            kept = chosen(offsets, self._gather("marks", source, owner, present))
+            source, owner = source[kept], owner[kept]
+            offsets = np.concatenate([[0], np.cumsum(kept)])[offsets]
         flat = {name: self._gather(name, source, owner, present) for name in self._names}
         items = flat["items"] if self._places is None else self._places[flat["items"]]
         known = (items, flat["events"], flat["times"], flat["marks"], _named(flat, LABEL_PREFIX))

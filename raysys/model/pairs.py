@@ -142,8 +142,9 @@ class ItemColumns(nn.Module):
 
     def forward(self, items_N: Tensor) -> Columns:
         """Return the features of items [N]."""
-        numbers = dict(zip(self.schema.numbers, self.numbers_VG[items_N].unbind(-1), strict=True))
+        numbers = dict(zip(self.schema.numbers, self.numbers_VG.index_select(0, items_N).unbind(-1), strict=True))
         categories = {
-            name: self.get_buffer(f"category_{at}")[items_N].long() for at, name in enumerate(self.schema.categories)
+            name: self.get_buffer(f"category_{at}").index_select(0, items_N).long()
+            for at, name in enumerate(self.schema.categories)
         }
         return Columns(numbers, categories)

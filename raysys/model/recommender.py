@@ -259,6 +259,11 @@ class Recommender(nn.Module):
         return self.pair_head is not None or self.backbone.token_fields is not None
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether users whom training met are told by their tokens; others are in any case."""
+        return not self.backbone.per_user or (self.pair_head is not None and self.pair_head.totals is not None)
+
+    @property
     def reads_labels(self) -> tuple[str, ...]:
         """Labels of tokens that batches have to bring."""
         return self._token_labels

@@ -76,6 +76,11 @@ class MultiTask(nn.Module):
         return found
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether training looks at tokens: a backbone that knows its users by row does not."""
+        return self.recommender.reads_tokens or any(task.reads_tokens for task in self.named_tasks().values())
+
+    @property
     def reads_newest(self) -> bool:
         """Whether batches have to bring users' last events as tokens."""
         return any(task.reads_newest for task in self.named_tasks().values())

@@ -33,6 +33,7 @@ class Pointwise(Task):
     """One number, or several, for each pair."""
 
     source = "pairs"
+    reads_tokens = False
     Config: ClassVar[type[PointwiseConfig]]
     is_labelled: Tensor
 
@@ -41,7 +42,7 @@ class Pointwise(Task):
         self.label = config.label
         check_known("label", config.label, context.labels, context.name)
         self.register_buffer("is_labelled", chosen_events(config.events, context), persistent=False)
-        self._all_labelled = bool(self.is_labelled.all())
+        self._chooses = bool(config.events)
         self._counted: tuple[Batch, bool, Tensor] | None = None
         self.tower = nn.Sequential(
             nn.Linear(context.shared_width, config.hidden),
@@ -90,7 +91,7 @@ class Pointwise(Task):
     def truth(self, targets: Targets) -> Tensor:
         """Return the label of the events whose label counts."""
         truth_BC = super().truth(targets)
-        if self._all_labelled:
+        if not self._chooses:
             return truth_BC
         return truth_BC.masked_fill(~self.is_labelled[targets.events_BC], torch.nan)
 

@@ -66,6 +66,8 @@ class Task(nn.Module):
     """What one row of the task is: a user's state, an item, or a (state, item) pair."""
     anchored: ClassVar[bool] = True
     """Whether targets are scored against the state before them, which a bidirectional backbone cannot give."""
+    reads_tokens: ClassVar[bool] = True
+    """Whether it looks at tokens itself, beside the states that a backbone makes of them."""
     reads_newest: ClassVar[bool] = False
     """Whether a user's last event has to be a token, because what follows it is asked for."""
 

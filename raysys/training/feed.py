@@ -9,7 +9,7 @@ from raysys.data.batches import Batch, make_batch
 from raysys.data.dataset import Dataset
 from raysys.data.hashing import hash_ids, share_of
 from raysys.data.order import plan_epoch, rank_slice
-from raysys.data.reader import ShardReader, UserRows
+from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
 from raysys.tasks.draws import step_key
 from raysys.training.parallel import Parallel
@@ -20,10 +20,17 @@ class Feed:
     """The training users of a dataset, batch by batch: a pure function of (config, epoch, step, rank)."""
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, reader: ShardReader, parallel: Parallel, newest: bool = False
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        reader: ShardReader,
+        parallel: Parallel,
+        newest: bool = False,
+        tokens: bool = True,
     ) -> None:
-        """Take what to read; with `newest`, users' last events are tokens too."""
-        self.config, self.reader, self.parallel, self.newest = config, reader, parallel, newest
+        """Take what to read; with `newest`, users' last events are tokens too, without `tokens` no event is one."""
+        self.config, self.reader, self.parallel = config, reader, parallel
+        self.newest, self.tokens = newest, tokens
         rows, share = dataset.rows_with_targets(Split.TRAIN), config.training.user_share
         rows = rows if share == 1 else rows[share_of(hash_ids(reader.user_ids(rows))) < share]
         trained = dataset.rows["train_events"].to_numpy()[rows]
@@ -31,7 +38,9 @@ class Feed:
         self.rows = np.repeat(rows, counts)  # a user comes once for each of his pieces
         self._pieces = np.repeat(counts, counts)
         self._piece = np.arange(len(self.rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.lengths = np.minimum(dataset.rows["train_tokens"].to_numpy()[self.rows], config.model.max_length)
+        tokens_U = dataset.rows["train_tokens"].to_numpy()
+        targets = (np.repeat(trained, counts) - self._piece - 1) // self._pieces + 1
+        self.lengths = np.minimum(tokens_U[self.rows], config.model.max_length) if tokens else targets
         self._shard_of_row = reader.shard_of_row[self.rows]
         self._num_rows = len(dataset.rows)
 
@@ -70,18 +79,21 @@ class Feed:
 
     def _batch(self, positions: np.ndarray, has_targets: bool, window: np.ndarray, key: int) -> Batch:
         """Make a batch; fewer users than ranks or parts leave some with a user that has no targets there."""
-        rows = self.reader.rows(self.rows[positions])
+        users, split = self.rows[positions], Split.TRAIN if has_targets else Split.NONE
+        if not self.tokens:
+            targets = self.reader.rows(users, lambda offsets, marks: self._asked(offsets, marks, positions))
+            return make_batch(targets, split, np.zeros_like(self.reader.is_history), 1, key=key)
+        rows = self.reader.rows(users)
         places = window[rows.users] if self.config.training.random_windows else None
-        split = Split.TRAIN if has_targets else Split.NONE
         shape = (self.reader.is_history, self.config.model.max_length)
-        asked = self._asked(rows, positions) if self.config.training.pieces > 1 else None
+        asked = self._asked(rows.offsets, rows.marks, positions) if self.config.training.pieces > 1 else None
         return make_batch(rows, split, *shape, places, key=key, newest=self.newest, asked=asked)
 
-    def _asked(self, rows: UserRows, positions: np.ndarray) -> np.ndarray:
+    def _asked(self, offsets: np.ndarray, marks: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Return which events [E] are in the piece of their user: his targets are dealt out in turn."""
-        sizes, trained = np.diff(rows.offsets), rows.marks == Split.TRAIN
+        sizes, trained = np.diff(offsets), marks == Split.TRAIN
         before = np.cumsum(trained) - trained
-        turn = before - np.repeat(before[rows.offsets[:-1]], sizes)
+        turn = before - np.repeat(before[offsets[:-1]], sizes)
         pieces, piece = (np.repeat(each[positions], sizes) for each in (self._pieces, self._piece))
-        asked: np.ndarray = turn % pieces == piece
+        asked: np.ndarray = trained & (turn % pieces == piece)
         return asked

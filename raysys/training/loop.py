@@ -69,7 +69,7 @@ class TrainingLoop:
         self.on_epoch = on_epoch
         self.show = show and self.parallel.is_first
         reader = ShardReader(dataset, columns=network.recommender.reads_columns, labels=network.reads_labels)
-        self.feed = Feed(config, dataset, reader, self.parallel, network.reads_newest)
+        self.feed = Feed(config, dataset, reader, self.parallel, network.reads_newest, network.reads_tokens)
         self.judge = Judge(dataset, reader, config.evaluation, config.model.max_length, self.parallel.device)
         self.total_steps = len(self.feed.order(0)) * config.training.epochs
         self.learner = Learner(config, network, self.parallel, self.total_steps)

@@ -34,10 +34,10 @@ def judge(contract_dataset, judge) -> Judge:
 
 @pytest.fixture
 def make_network(contract_dataset):
-    def make(kind: str, *tasks: str) -> MultiTask:
+    def make(kind: str, *tasks: str, **nodes: dict) -> MultiTask:
         torch.manual_seed(3)
         node = {"width": 8, "max_length": 6, "backbone": {"num_blocks": 1}, "sharing": {"kind": kind, "hidden": 8}}
-        configs = {name: TASKS[name].Config() for name in tasks}
+        configs = {name: TASKS[name].Config(**nodes.get(name, {})) for name in tasks}
         network = MultiTask(build(ModelConfig, node, "test"), configs, contract_dataset.manifest).eval()
         network.observe(contract_dataset)
         with torch.no_grad():  # gates far from even
@@ -103,6 +103,6 @@ def test_shares_are_read_in_the_pass_that_predicts(judge, make_network):
 def test_there_are_none_without_experts_or_targets(judge, make_network):
     assert evaluate(judge, make_network("shared_bottom", *TASK_NAMES), Split.TEST).gates == {}
     assert evaluate(judge, make_network("mmoe", "next_item"), Split.TEST).gates == {}
-    network = make_network("mmoe", *TASK_NAMES)
+    network = make_network("mmoe", *TASK_NAMES, click={"events": ("feedback",)})
     network.tasks["click"].is_labelled.fill_(False)
     assert set(evaluate(judge, network, Split.TEST).gates) == {"rating"}

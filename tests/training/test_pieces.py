@@ -5,7 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
+from raysys.configfile import build
 from raysys.data.reader import ShardReader
+from raysys.model.recommender import ModelConfig
+from raysys.tasks import TASKS
+from raysys.tasks.multitask import MultiTask
 from raysys.training.feed import Feed
 from raysys.training.parallel import Parallel
 
@@ -15,12 +19,13 @@ def feed_of(config_of, contract_dataset):
     """Make the feed of a rank for a number of pieces; histories fit the model, so that no target is left out."""
     reader = ShardReader(contract_dataset)
 
-    def make(pieces, rank=0, world_size=1):
+    def make(pieces, rank=0, world_size=1, tokens=True, batch_size=64):
         config = config_of(
             model={"width": 8, "max_length": 1000},
-            training={"batch_size": 64, "pieces": pieces, "random_windows": False},
+            training={"batch_size": batch_size, "pieces": pieces, "random_windows": False},
         )
-        return Feed(config, contract_dataset, reader, Parallel(rank, world_size, torch.device("cpu")))
+        parallel = Parallel(rank, world_size, torch.device("cpu"))
+        return Feed(config, contract_dataset, reader, parallel, tokens=tokens)
 
     return make
 
@@ -29,7 +34,7 @@ def _epoch(feed):
     return [parts[0] for parts in feed.batches(0, feed.order(0), 0)]
 
 
-def _targets(batches):
+def _targets(batches, tokens=True):
     """Count the targets by user, item, time and event, with the tokens before them."""
     found = Counter()
     for batch in batches:
@@ -42,7 +47,7 @@ def _targets(batches):
                     batch.targets.items_BC,
                     batch.targets.times_BC,
                     batch.targets.events_BC,
-                    batch.targets.anchor_BC,
+                    *([batch.targets.anchor_BC] if tokens else []),
                 )
             ),
         )
@@ -71,3 +76,45 @@ def test_with_pieces_enough_every_target_has_a_row_of_its_own(feed_of):
 def test_two_ranks_share_the_pieces_of_one(feed_of):
     both = [batch for rank in (0, 1) for batch in _epoch(feed_of(3, rank, 2))]
     assert _targets(both) == _targets(_epoch(feed_of(3)))
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_who_reads_no_tokens_gets_the_same_targets_and_no_token(feed_of, pieces):
+    batches = _epoch(feed_of(pieces, tokens=False))
+    assert _targets(batches, tokens=False) == _targets(_epoch(feed_of(pieces)), tokens=False)
+    assert not any(batch.history.mask_BL.any() for batch in batches)
+
+
+@pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
+def test_a_vector_per_user_learns_the_same_without_tokens(backbone, feed_of, contract_dataset):
+    network = _network(contract_dataset, backbone)
+    assert not network.reads_tokens
+    losses = []
+    for tokens in (True, False):
+        (batch,) = _epoch(feed_of(1, tokens=tokens, batch_size=len(contract_dataset.rows)))
+        losses.append(network(network.prepare(batch)).totals_T)
+    assert torch.allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "tasks"),
+    [
+        ({"backbone": {"kind": "sasrec"}}, ["rating"]),
+        ({"backbone": {"kind": "mf"}, "fields": {"totals": True}}, ["rating"]),
+        ({"backbone": {"kind": "mf"}}, ["rating", "next_item"]),
+    ],
+)
+def test_whoever_looks_at_tokens_gets_them(model, tasks, contract_dataset):
+    config = build(ModelConfig, {"width": 8, "max_length": 12, **model}, "test")
+    assert MultiTask(config, {name: TASKS[name].Config() for name in tasks}, contract_dataset.manifest).reads_tokens
+
+
+def _network(dataset, backbone):
+    torch.manual_seed(0)
+    node = {"width": 8, "max_length": 1000, "dropout": 0.0, "backbone": {"kind": backbone, "init_std": 0.5}}
+    node["sharing"] = {"dropout": 0.0}
+    config = build(ModelConfig, node, "test")
+    tasks = {name: TASKS[name].Config(dropout=0.0) for name in ("rating", "click")}
+    network = MultiTask(config, tasks, dataset.manifest)
+    network.observe(dataset)
+    return network.train()
