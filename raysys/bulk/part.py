@@ -13,8 +13,8 @@ from raysys.data.dataset import Dataset
 from raysys.data.places import Folder
 from raysys.data.reader import ShardReader
 from raysys.data.schema import Split
-from raysys.evaluation.pair_scores import task_scores
-from raysys.evaluation.ranking import Among, ModelScorer, Scorer, recommend
+from raysys.evaluation.pair_scores import scored_lists
+from raysys.evaluation.ranking import Among, ModelScorer
 from raysys.runs import Run
 
 TASK_PREFIX = "scores."
@@ -45,7 +45,7 @@ class PartWriter:
         past = [mark for mark in (Split.TRAIN, Split.VALID, Split.TEST) if mark < self._split]
         self._tokens = [opened.rows[f"{mark.name.lower()}_tokens"].to_numpy() for mark in past]
         self._model = ModelScorer(self._run.network)
-        self._scorer: Scorer = self._model if items is None else Among(self._model, torch.from_numpy(items))
+        self._among = None if items is None else Among(self._model, torch.from_numpy(items))
         self._schema = lists_schema(list(self._run.network.pair_scorers()))
 
     def write(self, part: int, rows: np.ndarray) -> None:
@@ -80,12 +80,8 @@ class PartWriter:
         queries = make_queries(
             self._reader.rows(rows), self._split, self._reader.is_history, run.config.model.max_length
         )
-        encoded = run.network.recommender(queries.history) if run.network.pair_scorers() else None
-        asked = self._model.ask(queries, encoded)
-        found = recommend(self._scorer, queries, self._plan.k, self._plan.exclude_seen, asked=asked)
-        tasks = {}
-        if encoded is not None:
-            tasks = task_scores(run.network, encoded, queries.anchor_B, found.items_BK, run.calibrators)
+        plan = self._plan
+        found, tasks = scored_lists(self._model, queries, plan.k, plan.exclude_seen, run.calibrators, self._among)
         lists = {"item": found.items_BK.numpy(), "score": found.scores_BK.numpy()}
         return lists | {task: scores_BK.numpy() for task, scores_BK in tasks.items()}
 

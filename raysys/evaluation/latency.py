@@ -11,8 +11,8 @@ import torch
 from raysys.data.batches import Queries, make_queries
 from raysys.data.schema import Split
 from raysys.evaluation.judge import Judge
-from raysys.evaluation.pair_scores import task_scores
-from raysys.evaluation.ranking import ModelScorer, recommend
+from raysys.evaluation.pair_scores import scored_lists
+from raysys.evaluation.ranking import ModelScorer
 from raysys.tasks.multitask import MultiTask
 
 _USERS, _ROUNDS, _SEED = 30, 5, 0
@@ -44,11 +44,7 @@ def _questions(judge: Judge) -> list[Queries]:
 
 def _seconds(judge: Judge, scorer: ModelScorer, asked: Queries) -> float:
     started = time.perf_counter()
-    encoded = scorer.network.recommender(asked.history) if scorer.network.pair_scorers() else None
-    vectors_BD = scorer.ask(asked, encoded)
-    found = recommend(scorer, asked, max(judge.config.k), judge.config.exclude_seen, asked=vectors_BD)
-    if encoded is not None:
-        task_scores(scorer.network, encoded, asked.anchor_B, found.items_BK, {})
+    scored_lists(scorer, asked, max(judge.config.k), judge.config.exclude_seen, {})
     return time.perf_counter() - started
 
 

@@ -106,6 +106,9 @@ def interval(found: Estimate) -> str:
     return f"{figure(found.low)} to {figure(found.high)}" if known else ""
 
 
+_NO_RATIO = {"ece_floor"}  # says how many pairs there are, not how good a model is
+
+
 def ratio(found: Estimate, base: Estimate) -> str:
     """Return a metric as a multiple of another's; empty where there is none."""
     known = math.isfinite(found.mean) and math.isfinite(base.mean) and base.mean > 0
@@ -151,7 +154,7 @@ def _rows(names: Sequence[str], report: EvalReport, columns: Columns, base: str 
         cells += [_cell(metrics.get(name)) for metrics in columns.beside.values()]
         if base is not None:
             other = columns.beside[base].get(name)
-            cells.insert(3, text("" if other is None else ratio(found, other)))
+            cells.insert(3, text("" if other is None or _base(name) in _NO_RATIO else ratio(found, other)))
         if columns.parent:
             cells.append(_cell(columns.parent.get(name)))
         yield cells

@@ -3,11 +3,32 @@
 import torch
 from torch import Tensor
 
-from raysys.data.batches import Columns, Targets
+from raysys.data.batches import Columns, Queries, Targets
 from raysys.data.schema import PAD
 from raysys.evaluation.calibration.of_tasks import Calibrators, pair_predictions
+from raysys.evaluation.ranking import Candidates, ModelScorer, Scorer, recommend
 from raysys.model.recommender import Encoded
 from raysys.tasks.multitask import MultiTask
+
+
+def scored_lists(
+    model: ModelScorer,
+    queries: Queries,
+    k: int,
+    exclude_seen: bool,
+    calibrators: Calibrators,
+    among: Scorer | None = None,
+) -> tuple[Candidates, dict[str, Tensor]]:
+    """Return the k best items per user and, by task, what is predicted of each [B, K]; a history is encoded once.
+
+    `among` scores instead of the model, asked by what the model asks: the same items, or some of them.
+    """
+    network = model.network
+    encoded = network.recommender(queries.history) if network.pair_scorers() else None
+    found = recommend(among or model, queries, k, exclude_seen, asked=model.ask(queries, encoded))
+    if encoded is None:
+        return found, {}
+    return found, task_scores(network, encoded, queries.anchor_B, found.items_BK, calibrators)
 
 
 def task_scores(
