@@ -28,7 +28,7 @@ class Feed:
         newest: bool = False,
         tokens: bool = True,
     ) -> None:
-        """Take what to read; with `newest`, users' last events are tokens too, without `tokens` no event is one."""
+        """Take what to read; with `newest`, users' last events are tokens too; without `tokens` there are targets alone."""
         self.config, self.reader, self.parallel = config, reader, parallel
         self.newest, self.tokens = newest, tokens
         rows, share = dataset.rows_with_targets(Split.TRAIN), config.training.user_share
@@ -81,8 +81,9 @@ class Feed:
         """Make a batch; fewer users than ranks or parts leave some with a user that has no targets there."""
         users, split = self.rows[positions], Split.TRAIN if has_targets else Split.NONE
         if not self.tokens:
-            targets = self.reader.rows(users, lambda offsets, marks: self._asked(offsets, marks, positions))
-            return make_batch(targets, split, np.zeros_like(self.reader.is_history), 1, key=key)
+            rows = self.reader.rows(users, lambda offsets, marks: self._asked(offsets, marks, positions))
+            # each in a place of its own, because tasks are weighed by their gradients at places
+            return make_batch(rows, split, np.ones_like(self.reader.is_history), len(rows.items) or 1, key=key)
         rows = self.reader.rows(users)
         places = window[rows.users] if self.config.training.random_windows else None
         shape = (self.reader.is_history, self.config.model.max_length)

@@ -79,10 +79,12 @@ def test_two_ranks_share_the_pieces_of_one(feed_of):
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_who_reads_no_tokens_gets_the_same_targets_and_no_token(feed_of, pieces):
+def test_who_reads_no_tokens_gets_the_same_targets_each_in_a_place_of_its_own(feed_of, pieces):
     batches = _epoch(feed_of(pieces, tokens=False))
     assert _targets(batches, tokens=False) == _targets(_epoch(feed_of(pieces)), tokens=False)
-    assert not any(batch.history.mask_BL.any() for batch in batches)
+    for batch in batches:
+        places = torch.arange(batch.targets.mask_BC.shape[1]).expand_as(batch.targets.mask_BC) - 1
+        assert torch.equal(batch.targets.anchor_BC[batch.targets.mask_BC], places[batch.targets.mask_BC])
 
 
 @pytest.mark.parametrize("backbone", ["mf", "lightgcn"])
