@@ -28,7 +28,7 @@ class Feed:
         newest: bool = False,
         tokens: bool = True,
     ) -> None:
-        """Take what to read; with `newest`, users' last events are tokens too; without `tokens` there are targets alone."""
+        """Take what to read: with `newest`, last events are tokens too; without `tokens` there are targets alone."""
         self.config, self.reader, self.parallel = config, reader, parallel
         self.newest, self.tokens = newest, tokens
         rows, share = dataset.rows_with_targets(Split.TRAIN), config.training.user_share
