@@ -71,8 +71,9 @@ async def constant_rate(
     tasks: set[asyncio.Task[None]] = set()
     for number in range(int(rate * seconds)):
         due = began + number / rate
-        if (wait := due - time.perf_counter()) > 0:
-            await asyncio.sleep(wait)
+        await asyncio.sleep(
+            max(0.0, due - time.perf_counter())
+        )  # when it lags behind, answers must come in all the same
         task = asyncio.create_task(_one(client, bodies(number), due, began, outcome, retries, timeout_s))
         tasks.add(task)
         task.add_done_callback(tasks.discard)

@@ -52,6 +52,8 @@ def prepare(config: ServeConfig) -> None:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # replicas count requests themselves
+        # Of the time that load is averaged over: looked at once a second, answers of milliseconds are hardly ever seen.
+        "RAY_SERVE_AUTOSCALING_METRIC_RECORD_INTERVAL_FACTOR": "0.02",
         # A replica that dies takes its requests with it: they are asked again elsewhere. Events carry their ids, so
         # that a second one changes nothing.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",

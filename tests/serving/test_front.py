@@ -1,6 +1,7 @@
 """The front before the replicas: HAProxy itself, started by our launcher with a config such as Ray Serve writes."""
 
 import asyncio
+import inspect
 import os
 import signal
 import socket
@@ -100,3 +101,14 @@ def test_ray_still_writes_what_is_edited():
     assert "backend {{ backend.name or 'unknown' }}\n" in template
     assert "bind {{ config.frontend_host }}:{{ config.frontend_port }}" in template
     assert "bind :{{ config.metrics_port }}" in template
+
+
+def test_ray_still_reads_what_is_set(monkeypatch):
+    from ray.serve._private import constants
+
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY")}
+    monkeypatch.setattr(os, "environ", variables)
+    frontend.prepare(ServeConfig())
+    known, names = inspect.getsource(constants), [name for name in variables if name.startswith("RAY_SERVE_")]
+    assert names
+    assert [name for name in names if f'"{name}"' not in known] == []
