@@ -152,8 +152,16 @@ class ServeConfig(AnswerConfig):
     @property
     def most_under_way(self) -> int:
         """Most questions that a replica has let in: those that wait, and those that the model or scorers have."""
-        batches = AT_ONCE * self.scorer.autoscaling.max_replicas if self.scorer else 1
-        return self.limits.waiting + self.limits.batch * batches
+        return self.limits.waiting + self._most_taken
+
+    @property
+    def enough_under_way(self) -> int:
+        """Questions that keep model or scorers of a replica busy, half a batch being there when a batch is done."""
+        return min(self.limits.waiting, self.limits.batch // 2) + self._most_taken
+
+    @property
+    def _most_taken(self) -> int:
+        return self.limits.batch * (AT_ONCE * self.scorer.autoscaling.max_replicas if self.scorer else 1)
 
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""

@@ -30,7 +30,7 @@ from _serving import served_run
 from serve import free_port, histories
 
 ITEMS, LIMIT_MS = 3_700, 100.0
-COARSE, FINE = 1.25, 1.08
+COARSE, FINE = 1.25, 1.05
 STEP_RATE = 150.0
 SCALING = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 0.1, "downscale_delay_s": 5}
 TRIVIAL = Path(__file__).with_name("_trivial.py")
