@@ -23,7 +23,7 @@ from raysys.progress import stage
 from raysys.runs import Run
 from serving import frontend
 from serving.checks import check_access, check_run, settle_port
-from serving.config import AT_ONCE, ScorerConfig, ServeConfig
+from serving.config import AT_ONCE, Autoscaling, ScorerConfig, ServeConfig
 from serving.users.seeding import seed
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 APPLICATION = "recommender"
 DEPLOYMENT, SCORER = "Replica", "Scorer"
-_LOOK_BACK_S = 11.0  # load is averaged over this; Ray wants more than the 10 s between its measurements
+_MEASURED_EVERY_S = 1.0  # Ray's 10 s would be waited for before a step of load is seen at all
+_LOOK_BACK_S = 5.0  # load is averaged over this
 _POLL_S = 0.2
 
 
@@ -60,7 +61,7 @@ def application(run: Run, config: ServeConfig) -> dict[str, Any]:
         # Above what a replica lets wait: it refuses at once and says when to come again, which Ray does not.
         "max_ongoing_requests": 2 * config.most_under_way,
         "ray_actor_options": {"num_cpus": config.num_cpus},
-        "autoscaling_config": {**config.autoscaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
+        "autoscaling_config": scaled(config.autoscaling),
     }
     described: dict[str, Any] = {"name": APPLICATION, "route_prefix": "/", "import_path": "serving.app:build"}
     if config.scorer is None:
@@ -75,6 +76,11 @@ def application(run: Run, config: ServeConfig) -> dict[str, Any]:
     }
 
 
+def scaled(config: Autoscaling) -> dict[str, Any]:
+    """Return how Ray Serve is to measure load and follow it."""
+    return {**config.model_dump(), "metrics_interval_s": _MEASURED_EVERY_S, "look_back_period_s": _LOOK_BACK_S}
+
+
 def _scorers(config: ScorerConfig, num_replicas: int, user_config: dict[str, Any]) -> dict[str, Any]:
     scaling = config.autoscaling
     return {
@@ -83,7 +89,7 @@ def _scorers(config: ScorerConfig, num_replicas: int, user_config: dict[str, Any
         # Never the bound: replicas have their own, and questions after health must not wait.
         "max_ongoing_requests": 4 * num_replicas * AT_ONCE * scaling.max_replicas,
         "ray_actor_options": {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus},
-        "autoscaling_config": {**scaling.model_dump(), "look_back_period_s": _LOOK_BACK_S},
+        "autoscaling_config": scaled(scaling),
         "rolling_update_percentage": 1.0,  # all load another run at the same time, answering by the old one meanwhile
     }
 

@@ -27,7 +27,7 @@ AT_ONCE = 2
 
 
 class Autoscaling(FrozenConfig):
-    """How many replicas answer. A new one takes 10 to 20 seconds: nearly all of it is imports."""
+    """How many replicas answer. A new one starts within 3 to 10 seconds: nearly all of it is imports."""
 
     min_replicas: int = Field(1, ge=1)
     """Replicas that are always there."""
@@ -74,7 +74,8 @@ class Limits(FrozenConfig):
     waiting: int = Field(40, ge=1)
     """Most questions that wait while the model answers a whole batch; further ones are refused with 429. So at most
     `waiting` + `batch` are under way, and who is let in is answered within the time of some two batches, however much
-    load there is; 64 clients that each wait for their answer are never refused."""
+    load there is; 64 clients that each wait for their answer are never refused. A front that had to refuse
+    lets in, for five seconds, only `batch` and half of one."""
     deadline_ms: float = Field(2000.0, gt=0)
     """Milliseconds within which the model must have a question; what would wait longer is refused at once with 429.
     A client may ask for less with the header x-deadline-ms."""
@@ -152,8 +153,16 @@ class ServeConfig(AnswerConfig):
     @property
     def most_under_way(self) -> int:
         """Most questions that a replica has let in: those that wait, and those that the model or scorers have."""
-        batches = AT_ONCE * self.scorer.autoscaling.max_replicas if self.scorer else 1
-        return self.limits.waiting + self.limits.batch * batches
+        return self.limits.waiting + self._most_taken
+
+    @property
+    def enough_under_way(self) -> int:
+        """Questions that keep model or scorers of a replica busy, half a batch being there when a batch is done."""
+        return min(self.limits.waiting, self.limits.batch // 2) + self._most_taken
+
+    @property
+    def _most_taken(self) -> int:
+        return self.limits.batch * (AT_ONCE * self.scorer.autoscaling.max_replicas if self.scorer else 1)
 
     def replica(self, run: str) -> "ReplicaConfig":
         """Return what a replica needs to answer for the run in this directory."""

@@ -26,16 +26,25 @@ exec {binary} "$@"
 """
 
 
-_SCARCE = "{ path_beg /v1/recommend /v1/rank /v1/similar /v1/bundle /v1/popular } { be_conn,sub(txn.most) gt 0 }"
+_MODEL = "{ path_beg /v1/recommend /v1/rank /v1/similar /v1/bundle /v1/popular }"
+_SCARCE = "{ var(txn.scarce) -m found }"
 _FULL = (
     "http-request set-var(txn.most) nbsrv,mul(MOST)",
+    "http-request set-var(txn.enough) nbsrv,mul(ENOUGH)",
+    f"http-request set-var(proc.full) date(0,ms) if {_MODEL} {{ be_conn,sub(txn.most) gt 0 }}",
+    f"http-request set-var(txn.scarce) int(1) if {_MODEL} {{ be_conn,sub(txn.most) gt 0 }} "
+    f"or {_MODEL} {{ be_conn,sub(txn.enough) gt 0 }} {{ date(0,ms),sub(proc.full) lt EASED }}",
     f"http-request set-var(txn.id) req.hdr(x-request-id),regsub([^A-Za-z0-9._:-],,g) if {_SCARCE}",
     f"http-request set-var(txn.id) uuid() if {_SCARCE} !{{ var(txn.id) -m len gt 0 }}",
     "http-request return status 429 content-type application/json hdr retry-after 1 hdr x-request-id %[var(txn.id)] "
     """lf-string '{"error":{"code":"overloaded","message":"too much is under way; try again in 1 s","""
     """"request_id":"%[var(txn.id)]"}}' if """ + _SCARCE,
 )
-"""Refuses at the front what replicas would have to refuse: under heavy load that would cost them as much as answers."""
+"""Refuses at the front what replicas would have to refuse: under heavy load that would cost them as much as answers.
+
+Once replicas are full, no more is let in for some seconds than keeps them busy: more would only wait.
+"""
+_EASED_MS = 5000
 
 
 def prepare(config: ServeConfig) -> None:
@@ -52,6 +61,8 @@ def prepare(config: ServeConfig) -> None:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # replicas count requests themselves
+        # Of the time that load is averaged over: looked at once a second, answers of milliseconds are hardly ever seen.
+        "RAY_SERVE_AUTOSCALING_METRIC_RECORD_INTERVAL_FACTOR": "0.02",
         # A replica that dies takes its requests with it: they are asked again elsewhere. Events carry their ids, so
         # that a second one changes nothing.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
@@ -86,13 +97,20 @@ def _launcher(folder: Path, config: ServeConfig, ports: tuple[int, int]) -> Path
     host = f"[{config.host}]" if ":" in config.host else config.host
     told = f"{host}:{config.port}{_certificate(folder, config)}"
     edits.append(f"s#bind {_LOOPBACK}:{config.port}$#bind {told}#")
-    lines = "\\\n".join(f"    {line.replace('MOST', str(config.most_under_way))}" for line in _FULL)
+    numbers = {"MOST": config.most_under_way, "ENOUGH": config.enough_under_way, "EASED": _EASED_MS}
+    lines = "\\\n".join(f"    {_filled(line, numbers)}" for line in _FULL)
     edits.append(f"/^backend /{{/default_backend/!a\\\n{lines}\n}}")
     path = folder / "haproxy"
     words = " ".join(f"-e {shlex.quote(edit)}" for edit in edits)
     path.write_text(_LAUNCHER.format(edits=words, binary=shlex.quote(get_haproxy_binary())))
     path.chmod(0o700)
     return path
+
+
+def _filled(line: str, numbers: dict[str, int]) -> str:
+    for name, number in numbers.items():
+        line = line.replace(name, str(number))
+    return line
 
 
 def _certificate(folder: Path, config: ServeConfig) -> str:

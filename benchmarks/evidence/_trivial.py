@@ -13,6 +13,7 @@ from typing import Any
 
 from raysys import cluster
 from serving import frontend
+from serving.app import scaled
 from serving.config import Autoscaling, ServeConfig
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         trivial = serve.deployment(
             max_ongoing_requests=1000,
             ray_actor_options={"num_cpus": config.num_cpus},
-            autoscaling_config={**scaling.model_dump(), "look_back_period_s": 11.0},
+            autoscaling_config=scaled(scaling),
         )(serve.ingress()(Trivial))
         serve.run(trivial.bind(), route_prefix="/")
         print(json.dumps({"url": f"http://127.0.0.1:{port}"}), file=sys.__stdout__, flush=True)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import socket
+import warnings
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def test_ray_serve_takes_the_description(tiny_run, scorer, names):
     assert described.http_options.port == 8002
     assert described.applications[0].import_path == "serving.app:build"
     assert [one.name for one in described.applications[0].deployments] == names
+
+
+def test_a_step_of_load_is_seen_before_it_may_be_followed(tiny_run):
+    scaling = pytest.importorskip("ray.serve.config").AutoscalingConfig
+    described = application(tiny_run, ServeConfig(scorer={}))["applications"][0]["deployments"]
+    for deployment in described:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # how Ray says that it looks back less far than it measures
+            taken = scaling.model_validate(deployment["autoscaling_config"])
+        assert taken.metrics_interval_s < taken.upscale_delay_s
+        assert taken.look_back_period_s > 2 * taken.metrics_interval_s
 
 
 def test_threads_are_those_of_the_model(tiny_run, serve, tmp_path, monkeypatch):
