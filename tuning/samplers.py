@@ -93,6 +93,10 @@ class WholeSpaceGP(GPSampler):
             return {}
         return self._domains
 
+    def whole(self, params: Params) -> Params:
+        """Return the parameters of a trial, and the middle ones of those that it has not drawn."""
+        return self._middle | params
+
     def _sample_relative_impl(
         self,
         study: Study,
@@ -100,13 +104,10 @@ class WholeSpaceGP(GPSampler):
         running_trials: list[FrozenTrial],
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        completed = [self._completed(trial) for trial in completed_trials]
-        return super()._sample_relative_impl(study, completed, running_trials, search_space)
-
-    def _completed(self, trial: FrozenTrial) -> FrozenTrial:
-        found = copy.copy(trial)
-        found.params = self._middle | trial.params
-        return found
+        whole = [copy.copy(trial) for trial in completed_trials]
+        for trial in whole:
+            trial.params = self.whole(trial.params)
+        return super()._sample_relative_impl(study, whole, running_trials, search_space)
 
 
 def _middle(domain: BaseDistribution) -> Any:

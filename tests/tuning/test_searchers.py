@@ -165,21 +165,19 @@ def test_a_gaussian_process_does_not_stay_where_it_is_refused(tmp_path):
 
 @pytest.mark.parametrize("directions", [("maximize",), ("maximize", "minimize")], ids=["one", "two"])
 def test_a_gaussian_process_learns_of_parameters_that_only_some_trials_have(directions, tmp_path):
-    """The best lies in one kind, at a value of a parameter of its own."""
-    space = space_of(
-        {**{path: KINDS[path] for path in ("part.kind", "part[two].own", "x")}, "part[two].rate": NUMBERS["x"]}
-    )
-    away = {}
-    for kind in ("gp", "random"):
-        study = open_study(tmp_path / kind, kind, space, directions)
-        for _ in range(20):
+    """The best lies in one kind, at a value of a parameter of its own; even draws of it are .3 away on average."""
+    parts = {path: KINDS[path] for path in ("part.kind", "part[two].own", "x")}
+    space = space_of({**parts, "part[two].rate": NUMBERS["x"]})
+    away = []
+    for seed in range(3):
+        study = open_study(tmp_path / str(seed), "gp", space, directions, seed)
+        for _ in range(12):
             trial = study.ask()
-            values = space.suggest(trial)
-            reached = 1 - abs(values["part[two].rate"] - 0.8) if "part[two].rate" in values else 0.0
-            study.tell(trial, [reached, -reached][: len(directions)])
-        drawn = [trial.params for trial in study.get_trials()[10:]]
-        away[kind] = np.mean([abs(params.get("part[two].rate", -1) - 0.8) for params in drawn])
-    assert away["gp"] < 0.3 * away["random"]
+            rate = space.suggest(trial).get("part[two].rate", -1.0)
+            study.tell(trial, [-abs(rate - 0.8), abs(rate - 0.8)][: len(directions)])
+            away.append(abs(rate - 0.8) if trial.number > 5 and rate >= 0 else np.nan)
+    assert np.isfinite(away).sum() > 9, "of 18"
+    assert np.nanmean(away) < 0.15
 
 
 def test_a_grid_has_every_point_once_and_the_base_first(tmp_path):
