@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -113,8 +113,9 @@ class WholeSpaceGP(GPSampler):
 def _middle(domain: BaseDistribution) -> Any:
     if isinstance(domain, CategoricalDistribution):
         return domain.choices[0]
-    low, high = domain.low, domain.high
-    return math.sqrt(low * high) if domain.log else (low + high) / 2
+    if isinstance(domain, FloatDistribution | IntDistribution):
+        return math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2
+    raise AssertionError(f"no middle of {domain}")
 
 
 class PointSampler(BaseSampler):
