@@ -55,7 +55,7 @@ COMPARED = ("click.auc", "next_item.ndcg@10", "long_view.auc", "like.auc", "watc
 """The objectives, and what the other tasks are judged by."""
 TABLE, TRIAL = "configuration ", "trial "
 """What names begin with."""
-TRIALS = 8
+TRIALS = 10
 CHOSEN, SEEDS = 2, 3
 """How many seeds something is chosen by, and by how many others test compares."""
 RULE = "the rule"
