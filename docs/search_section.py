@@ -76,8 +76,9 @@ with the default's other values. The search of the example, over weighting metho
 seed; the best on the mean of both is the winner, `{summary["winner"]}`: {_settings(summary["values"])}. Beside it
 stands the weighting method that is best on validation by the same rule: `{summary["best_weighting"]}`, of {weightings}.
 Only then winner, default and that method were trained with {summary["seeds"]} seeds by which nothing was chosen.
-Figures are of the test period, means of these seeds; intervals (95 %) are of a paired bootstrap over users, with these seeds. The rule is the
-sum of its two metrics, each scaled to [0, 1] between the worst and the best of the unbeaten trainings on validation."""
+Figures are of the test period, means of these seeds; intervals (95 %) are of a paired bootstrap over users, with these
+seeds. The rule is the sum of its two metrics, each scaled to [0, 1] between the worst and the best of the unbeaten
+trainings on validation."""
     return f"""## KuaiRand: the winner of a search
 
 {textwrap.fill(text, _WIDTH)}
