@@ -8,13 +8,14 @@ of densities, over all that it models; what both draw at random, and random sear
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers import BaseSampler, TPESampler
 
-from tuning.samplers import Reseeded
+from tuning.samplers import Reseeded, WholeSpaceGP
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -40,8 +41,8 @@ class Chooser:
         return self.random.randrange(len(self.params)) if scores is None else int(np.argmax(scores))
 
     def _hooked(self, sampler: BaseSampler) -> BaseSampler:
-        if isinstance(sampler, GPSampler):
-            sampler._optimize_acqf = self._best  # type: ignore[method-assign]
+        if isinstance(sampler, WholeSpaceGP):
+            sampler._optimize_acqf = partial(self._best, sampler.whole)  # type: ignore[method-assign]
         elif isinstance(sampler, TPESampler):
             own = sampler._compute_acquisition_func
 
@@ -52,8 +53,9 @@ class Chooser:
             sampler._compute_acquisition_func = noted  # type: ignore[method-assign]
         return sampler
 
-    def _best(self, acqf: Any, best_params: Any) -> np.ndarray:
-        points = acqf.search_space.get_normalized_params([None] * len(self.params), list(self.params))
+    def _best(self, whole: Callable[[Params], Params], acqf: Any, best_params: Any) -> np.ndarray:
+        params = [whole(own) for own in self.params]
+        points = acqf.search_space.get_normalized_params([None] * len(params), params)
         self.scores = acqf.eval_acqf_no_grad(points)
         best: np.ndarray = points[np.argmax(self.scores)]
         return best

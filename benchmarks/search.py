@@ -32,8 +32,6 @@ import peers
 import torch
 import tune_table
 
-from raysys.configfile import apply_settings
-
 SEARCHES = {
     "tpe + asha": ("tpe", "asha"),
     "tpe": ("tpe", "none"),
@@ -79,8 +77,7 @@ def main() -> None:
 
 def read_node() -> dict[str, Any]:
     """Return the search that the table was recorded for, less what each replay says itself."""
-    node = {key: value for key, value in tune_table.read_node().items() if key not in _NODE}
-    return apply_settings(node, [f"base.{change}" for change in sorted(tune_table.CHANGES)])
+    return {key: value for key, value in tune_table.table_node().items() if key not in _NODE}
 
 
 def _single(

@@ -6,6 +6,7 @@ dark. All texts come from a `PlainStudy`, escaped.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ _IN_A_ROW = 4
 _BAR = {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": "--soft", "size": 12}, "ypad": 0}
 FINISHED, STOPPED, DEFAULT, WINNER = "--s1", "--s8", "--s2", "--s3"
 """Colours of trials in all plots."""
+_WEIGHT = re.compile(r"weighting(\[fixed\])?\.weights\.")
 _NONE = "No trial is complete, so there is nothing to draw."
 
 
@@ -202,7 +204,7 @@ def pareto(plain: PlainStudy, other: int, best: int | None) -> Drawn:
 def _pair(plain: PlainStudy, ranked: Sequence[str]) -> Sequence[str]:
     numbers = set(plain.varied(numeric=True))
     numeric = [path for path in ranked if path in numbers]
-    weights = [path for path in numeric if path.startswith("weighting.weights.")]
+    weights = [path for path in numeric if _WEIGHT.match(path)]
     chosen = weights[:2] if len(weights) > 1 else numeric[:2]
     both = [trial for trial in plain.complete() if all(path in trial.params for path in chosen)]
     apart = all(len({trial.params[path] for trial in both}) > 1 for path in chosen)

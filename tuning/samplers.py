@@ -1,11 +1,13 @@
 """Samplers of Optuna that a search can be interrupted with: all they remember is in the study's storage."""
 
+import copy
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -69,18 +71,51 @@ def _draws_before(study: Study, trial: FrozenTrial) -> int:
     return count
 
 
-class UnstuckGP(GPSampler):
-    """Optuna's, but what follows ten refused proposals in a row is drawn at random.
+class WholeSpaceGP(GPSampler):
+    """Optuna's, over all parameters of a space, those too that only some trials draw.
 
-    It learns from complete trials alone: of refusals it learns nothing, and may propose nearly the same for ever.
+    A trial that has not drawn a parameter counts as if it had drawn the middle one: a kernel that sees the kinds tells
+    such trials apart (as imputation of inactive parameters does in SMAC; Hutter et al., 2011). Optuna's own would draw
+    such parameters at random. What follows ten refused proposals in a row is drawn at random: it learns from complete
+    trials alone, of refusals nothing, and may propose nearly the same for ever.
     """
+
+    def __init__(self, domains: Mapping[str, BaseDistribution], seed: int, startup_trials: int) -> None:
+        """Take the parameters of the space, the seed, and how many trials come before it learns."""
+        super().__init__(seed=seed, n_startup_trials=startup_trials, warn_independent_sampling=False)
+        self._domains = {name: domain for name, domain in domains.items() if not domain.single()}
+        self._middle = {name: _middle(domain) for name, domain in self._domains.items()}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return nothing for it to draw after pruned trials, which with this sampler are those that were refused."""
         before = study.get_trials(deepcopy=False)[: trial.number][-_MOST_REFUSED:]
         if len(before) == _MOST_REFUSED and all(other.state == TrialState.PRUNED for other in before):
             return {}
-        return super().infer_relative_search_space(study, trial)
+        return self._domains
+
+    def whole(self, params: Params) -> Params:
+        """Return the parameters of a trial, and the middle ones of those that it has not drawn."""
+        return self._middle | params
+
+    def _sample_relative_impl(
+        self,
+        study: Study,
+        completed_trials: list[FrozenTrial],
+        running_trials: list[FrozenTrial],
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        whole = [copy.copy(trial) for trial in completed_trials]
+        for trial in whole:
+            trial.params = self.whole(trial.params)
+        return super()._sample_relative_impl(study, whole, running_trials, search_space)
+
+
+def _middle(domain: BaseDistribution) -> Any:
+    if isinstance(domain, CategoricalDistribution):
+        return domain.choices[0]
+    if isinstance(domain, FloatDistribution | IntDistribution):
+        return math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2
+    raise AssertionError(f"no middle of {domain}")
 
 
 class PointSampler(BaseSampler):

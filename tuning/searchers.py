@@ -152,7 +152,7 @@ class GaussianProcess(Searcher):
     knows_stopped = False
 
     class Config(WithStartup):
-        """Takes several objectives; parameters that depend on a kind are drawn at random."""
+        """Takes any space and any number of objectives."""
 
         kind: Literal["gp"] = "gp"
 
@@ -161,11 +161,11 @@ class GaussianProcess(Searcher):
 
         With several objectives it begins early: what it expects of places that it does not know spreads trials already.
         """
-        from tuning.samplers import UnstuckGP
+        from tuning.samplers import WholeSpaceGP
 
         most = _MOST_STARTUP if sought.num_objectives == 1 else _MOST_STARTUP_OF_SEVERAL
         startup = _startup(self.config, sought.num_trials, most)
-        return UnstuckGP(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        return WholeSpaceGP(sought.space.domains(), seed, startup)
 
 
 class CmaEs(Searcher):

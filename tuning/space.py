@@ -66,6 +66,10 @@ class Space:
                 found |= part.values(path, params)
         return found
 
+    def domains(self) -> dict[str, "BaseDistribution"]:
+        """Return all parameters that some trial may draw, as Optuna knows them."""
+        return {name: domain for path, part in self.parts.items() for name, domain in part.domains(path).items()}
+
     @property
     def conditional(self) -> bool:
         """Whether some parameters are drawn in some trials only."""

@@ -1,6 +1,6 @@
 """Records the full curves of 64 configurations of examples/kuairand, for `benchmarks/search.py` to replay searches on.
 
-Six tasks; their weights, two learning rates, dropout and sharing vary as in examples/kuairand/tune.yaml. The first
+Six tasks; their weights, two learning rates, dropout and sharing vary as `tune_table.yaml` says. The first
 configuration is the example's own, the others are drawn at random. Validation metrics only. Resumable: every
 configuration trains in a process of one thread, and what the output file holds for the same configs is not done again.
 """
@@ -19,6 +19,8 @@ from typing import Any
 from quality import EXAMPLES, ingest, run_alone
 
 FOLDER = EXAMPLES / "kuairand"
+SEARCH = Path(__file__).with_suffix(".yaml")
+"""Fixed weights alone, so that the table stays what it is when the example's search changes."""
 OUTPUT = Path("benchmarks/results/evidence-tune_table.json")
 CONFIGURATIONS = 64
 LEFT_OUT = "popularity"
@@ -53,17 +55,27 @@ def recorded(output: Path) -> list[dict[str, Any]]:
 
 def digest() -> str:
     """Return what tells one table from another: the example's files and what is changed in them."""
-    texts = [(FOLDER / f"{stem}.yaml").read_text() for stem in ("ingest", "finetune", "tune")]
+    files = (FOLDER / "ingest.yaml", FOLDER / "finetune.yaml", SEARCH)
+    texts = [file.read_text() for file in files]
     return hashlib.sha256("\0".join([*texts, *sorted(CHANGES), str(SHARE)]).encode()).hexdigest()[:16]
 
 
-def read_node() -> dict[str, Any]:
-    """Return the search of the example with six of its tasks."""
+def table_node() -> dict[str, Any]:
+    """Return the search that the table belongs to, but for the share of the users."""
+    from raysys.configfile import apply_settings
+
+    return apply_settings(without_a_task(SEARCH), [f"base.{change}" for change in sorted(CHANGES)])
+
+
+def without_a_task(search: Path) -> dict[str, Any]:
+    """Return a search around the example's base with six of its tasks."""
     from raysys.configfile import read_yaml
 
-    node, base = read_yaml(FOLDER / "tune.yaml"), read_yaml(FOLDER / "finetune.yaml")
+    node, base = read_yaml(search), read_yaml(FOLDER / "finetune.yaml")
     del base["tasks"][LEFT_OUT], base["weighting"]["weights"][LEFT_OUT]
-    node["space"]["weighting.weights"]["keys"].remove(LEFT_OUT)
+    for part in node["space"].values():
+        if LEFT_OUT in part.get("keys", ()):
+            part["keys"].remove(LEFT_OUT)
     return {**node, "base": base}
 
 
@@ -71,8 +83,7 @@ def read_table_plan(root: Path) -> Any:
     """Return the search that the table belongs to, checked."""
     from tuning.plan import read_plan
 
-    settings = [f"base.{change}" for change in sorted(CHANGES)]
-    return read_plan(read_node(), [*settings, f"dataset_fraction={SHARE}"], root=str(root))
+    return read_plan(table_node(), [f"dataset_fraction={SHARE}"], root=str(root))
 
 
 def drawn(plan: Any, number: int) -> dict[str, Any]:

@@ -205,6 +205,8 @@ def test_the_contour_is_of_task_weights_where_two_are_searched(made, page):
     contour = figures(page)["figure-contour"]
     titles = {contour["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")}
     assert titles == {"click", "purchase"}
+    fixed = {path: path.replace("weighting", "weighting[fixed]") for path in (CLICK, BUY)}
+    assert figures(search_page(relabelled(made, fixed)))["figure-contour"]["layout"] == contour["layout"]
     drawn = search_page(relabelled(made, {CLICK: "weighting.kept", BUY: "weighting.other"}))
     assert "over purchase and click" in card(page, "Contour") or "over click and purchase" in card(page, "Contour")
     assert "learning_rate" in card(drawn, "Contour")

@@ -163,6 +163,23 @@ def test_a_gaussian_process_does_not_stay_where_it_is_refused(tmp_path):
     assert same == [True] * 3 + [False] * 11 + [True, False]
 
 
+@pytest.mark.parametrize("directions", [("maximize",), ("maximize", "minimize")], ids=["one", "two"])
+def test_a_gaussian_process_learns_of_parameters_that_only_some_trials_have(directions, tmp_path):
+    """The best lies in one kind, at a value of a parameter of its own; even draws of it are .3 away on average."""
+    parts = {path: KINDS[path] for path in ("part.kind", "part[two].own", "x")}
+    space = space_of({**parts, "part[two].rate": NUMBERS["x"]})
+    away = []
+    for seed in range(3):
+        study = open_study(tmp_path / str(seed), "gp", space, directions, seed)
+        for _ in range(12):
+            trial = study.ask()
+            rate = space.suggest(trial).get("part[two].rate", -1.0)
+            study.tell(trial, [-abs(rate - 0.8), abs(rate - 0.8)][: len(directions)])
+            away.append(abs(rate - 0.8) if trial.number > 5 and rate >= 0 else np.nan)
+    assert np.isfinite(away).sum() > 9, "of 18"
+    assert np.nanmean(away) < 0.15
+
+
 def test_a_grid_has_every_point_once_and_the_base_first(tmp_path):
     space = space_of({path: KINDS[path] for path in ("x", "w", "part.kind", "part[two].own", "y")})
     searcher = searcher_of("grid")
