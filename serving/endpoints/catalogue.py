@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 
 from raysys.data.schema import FIRST_ITEM
 from raysys.errors import UserError
@@ -12,15 +12,14 @@ from serving.catalogue.changes import WITHDRAWN, Fields, ItemChange, merged
 from serving.catalogue.item_terms import item_fields, shown_fields
 from serving.config import MOST_CHANGES
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
-from serving.endpoints.fields import Identifier, ItemId
+from serving.endpoints.fields import Identifier, ItemId, Number
 from serving.errors import RefusedError
 from serving.service import Service
 from serving.stores import StoreDownError
 from serving.waiting import ScorersDownError
 
 _Text = Annotated[str, Field(strict=True, max_length=4096)]
-_Number = Annotated[FiniteFloat, Field(strict=True)]
-_Value = _Text | _Number | Annotated[tuple[_Text, ...], Field(max_length=64)] | None
+_Value = _Text | Number | Annotated[tuple[_Text, ...], Field(max_length=64)] | None
 _Ids = Annotated[tuple[ItemId, ...], Field(max_length=MOST_CHANGES)]
 
 

@@ -4,11 +4,11 @@ import time
 import uuid
 from typing import Annotated, Self
 
-from pydantic import Field, FiniteFloat, StrictInt, StrictStr, StringConstraints, model_validator
+from pydantic import Field, StrictInt, StrictStr, StringConstraints, model_validator
 
 from serving.config import MOST_EVENTS
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
-from serving.endpoints.fields import Identifier, ItemId, UserId
+from serving.endpoints.fields import Identifier, ItemId, Number, UserId
 from serving.errors import RefusedError
 from serving.service import Service
 from serving.stores import NewEvent, session_key
@@ -42,9 +42,9 @@ class PostedEvent(Body):
     """Its kind, one of those that the run was trained on; the run's first kind of history where it is not given."""
     timestamp: StrictInt | None = Field(None, ge=100_000_000_000)
     """Milliseconds since 1970-01-01 UTC, at most an hour ahead; now where it is not given."""
-    labels: dict[Identifier, FiniteFloat] | None = Field(None, max_length=64)
+    labels: dict[Identifier, Number] | None = Field(None, max_length=64)
     """What came of it, such as a rating: numbers by name."""
-    context: dict[Identifier, FiniteFloat | _Text] | None = Field(None, max_length=64)
+    context: dict[Identifier, Number | _Text] | None = Field(None, max_length=64)
     """What was known when it happened: numbers and categories by name."""
     event_id: Identifier | None = None
     """Names the event, so that it may be posted again. Without it, an event posted twice counts twice."""

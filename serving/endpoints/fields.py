@@ -18,5 +18,7 @@ ItemIds = Annotated[tuple[ItemId, ...], Field(max_length=MOST_HISTORY, fail_fast
 """Item ids, in an order that the field tells."""
 SomeItems = Annotated[tuple[ItemId, ...], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 """One item or more, up to ten times `k_max`."""
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A number as JSON knows it: neither true nor a text of digits."""
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST_ITEMS)]
 """How many of something."""

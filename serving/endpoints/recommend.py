@@ -10,7 +10,7 @@ from serving.answers.filters import Filters
 from serving.answers.question import Question
 from serving.config import MOST_BATCH
 from serving.endpoints.endpoint import Body, Call, Endpoint, Reply
-from serving.endpoints.fields import Count, Identifier, SomeItems
+from serving.endpoints.fields import Count, Identifier, Number, SomeItems
 from serving.endpoints.items import ItemList, check_count, depth, item_list
 from serving.endpoints.who import Asker, Degraded, who
 from serving.errors import RefusedError
@@ -24,7 +24,6 @@ _EXAMPLES = {
     "varied": {"summary": "Varied, with reasons", "value": {"user_id": "42", "diversity": 0.3, "explain": True}},
 }
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Context = Annotated[dict[Identifier, Annotated[str, Field(max_length=512)] | Number], Field(max_length=64)]
 Weight = Annotated[float, Field(strict=True, ge=-1000, le=1000)]
 Score = Annotated[dict[Identifier, Weight], Field(min_length=1, max_length=64)]
