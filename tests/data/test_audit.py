@@ -18,6 +18,8 @@ from raysys.data.schema import NEVER, Fields, Split, sequences_schema
 from raysys.data.splitting import SPLITS, GlobalTime, LeaveOneOut
 from raysys.data.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.thorough
+
 SHIPPED = {
     "time": SPLIT,
     "shares": {"kind": "time"},

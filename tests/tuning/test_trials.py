@@ -59,7 +59,7 @@ def simulated(tune_node, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("kind", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", "random", pytest.param("gp", marks=pytest.mark.thorough)])
 def test_cut_off_anywhere_the_end_is_the_same(simulated, kind):
     whole = simulated(searcher={"kind": kind})
     whole.run()

@@ -88,6 +88,7 @@ def test_an_event_id_counts_once(use, new):
     use(work)
 
 
+@pytest.mark.thorough
 def test_an_event_id_is_forgotten_after_its_time(use, new):
     async def work(store):
         await store.append([new("u", "i1", 1, "a")])
@@ -136,6 +137,7 @@ def test_merging_keeps_the_newest(use, new):
     use(work, max_events=3)
 
 
+@pytest.mark.thorough
 def test_sessions_are_forgotten_after_their_time(use, new):
     async def work(store):
         await store.append([new(session_key("s"), "i1", 1), new("u", "i1", 1)])

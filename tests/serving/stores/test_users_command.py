@@ -16,6 +16,8 @@ from serving.config import ServeConfig
 from serving.stores import Loaded
 from serving.users.seeding import seed
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def config(node, tmp_path):
