@@ -16,6 +16,7 @@ from raysys.model.sharing.sharing import (
     expert,
     gate_shares,
     run_experts,
+    run_own_experts,
     shared_names,
 )
 from raysys.model.told import Told
@@ -76,11 +77,7 @@ class _Level(nn.Module):
     def forward(self, seen: dict[str, Told]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         of_all = [] if self.gate_of_all is None else [self.gate_of_all]
         shared_NXH, logits_of_all = run_experts(self.shared, of_all, seen[""])
-        own: dict[str, Tensor] = {}
-        gates: dict[str, Tensor] = {}
-        for task in self.tasks:
-            own[task], logits = run_experts(self.own[task], [self.gates[task]], seen[task])  # type: ignore[arg-type, list-item]
-            gates[task] = gate_shares(logits)
+        own, gates = run_own_experts(self.own, self.gates, seen)
         out = {task: mixed(gates[task], torch.cat([shared_NXH, own[task]], dim=1)) for task in self.tasks}
         if of_all:
             out[""] = mixed(gate_shares(logits_of_all), torch.cat([shared_NXH, *own.values()], dim=1))

@@ -92,6 +92,18 @@ def run_experts(experts: Iterable[nn.Module], gates: Iterable[nn.Linear], told: 
     return activation(out_NXH).view(len(out_NXH), count, first.out_features), logits_NG
 
 
+def run_own_experts(
+    own: nn.ModuleDict, gates: nn.ModuleDict, told: Mapping[str, Told]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what the own experts of each task make of its rows [N, X, H], and the shares of its gate [N, G]."""
+    found: dict[str, Tensor] = {}
+    shares: dict[str, Tensor] = {}
+    for task, experts in own.items():
+        found[task], logits_NG = run_experts(experts, [gates[task]], told[task])  # type: ignore[arg-type, list-item]
+        shares[task] = gate_shares(logits_NG)
+    return found, shares
+
+
 def gate_shares(logits_NGX: Tensor) -> Tensor:
     """Return the softmax over few experts [*, X], laid out expert by expert: torch vectorises over what is adjacent."""
     count = logits_NGX.shape[-1]

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from raysys.model.sharing.mmoe import mixed
 from raysys.model.sharing.sharing import (
@@ -14,8 +14,8 @@ from raysys.model.sharing.sharing import (
     SharingConfig,
     SharingContext,
     expert,
-    gate_shares,
     run_experts,
+    run_own_experts,
     shared_names,
 )
 from raysys.model.told import Told
@@ -56,11 +56,7 @@ class STEM(Sharing):
     def forward(self, told: Mapping[str, Told]) -> Shared:
         """Mix all experts for every task."""
         shared_NXH, _ = run_experts(self.shared, [], told[""])
-        own: dict[str, Tensor] = {}
-        gates: dict[str, Tensor] = {}
-        for task in self.tasks:
-            own[task], logits = run_experts(self.own[task], [self.gates[task]], told[task])  # type: ignore[arg-type, list-item]
-            gates[task] = gate_shares(logits)
+        own, gates = run_own_experts(self.own, self.gates, told)
         views = {}
         for task in self.tasks:
             experts = [part if other == task else part.detach() for other, part in own.items()]
